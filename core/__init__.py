@@ -1,0 +1,4 @@
+"""What every floor shares: errors, artifacts, INT8 arithmetic and metrics.
+
+Nothing here imports a framework; numpy is the only dependency.
+"""

@@ -1,0 +1,113 @@
+"""The command line: one command ``strata``, one subcommand a stage.
+
+Files in, files out; the result on stdout, progress and logs on stderr. A command's
+module is imported when the command runs, so ``strata --help`` imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from core.errors import Interrupted, StrataError
+
+__all__ = ["cli", "main"]
+
+# command → what it does, in the order a user meets them. Each lives in the module
+# deploy.cli.<command> as `command`; a test holds these lines to the modules' docstrings.
+COMMANDS: dict[str, str] = {
+    "train": "Train the reference network on a labelled set of images.",
+    "export": "Export the PyTorch network to ONNX, checked against PyTorch.",
+    "optimize": "Run the graph passes over an exported ONNX file.",
+    "calibrate": "Collect activation statistics over calibration images.",
+    "quantize": "Insert Q/DQ nodes, or convert to FP16, by the statistics.",
+    "build": "Build a TensorRT engine and its manifest.",
+    "compare": "Compare two models layer by layer.",
+    "evaluate": "Measure accuracy over a labelled set of images.",
+    "summary": "Sum up an output folder: accuracy, layers, files, times.",
+    "doctor": "Say what works on this machine, and how to get the rest.",
+}
+
+
+class _Failure(click.ClickException):
+    """A StrataError on its way to the terminal."""
+
+    def __init__(self, error: StrataError) -> None:
+        super().__init__(error.problem)
+        self.error = error
+        vars(self)["exit_code"] = error.exit_code  # click declares it on the class
+
+    def show(self, file: Any = None) -> None:
+        """Print the problem and the hint on stderr."""
+        stream = file or sys.stderr
+        click.secho("error: ", fg="red", bold=True, nl=False, file=stream)
+        click.echo(self.error.problem, file=stream)
+        click.echo(f"  hint: {self.error.hint}", file=stream)
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the pipeline."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command; None when there is none of that name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"deploy.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn a StrataError into text and its exit code; leave bugs their traceback."""
+        try:
+            return super().invoke(ctx)
+        except StrataError as err:
+            raise _Failure(err) from err
+        except KeyboardInterrupt as err:
+            stop = Interrupted(
+                "interrupted; nothing half-written was left",
+                hint="run the same command again to carry on",
+            )
+            raise _Failure(stop) from err
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="strata", prog_name="strata")
+def cli() -> None:
+    """Take a PyTorch ResNet to an INT8 TensorRT engine, and prove every layer of the way."""
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Treat SIGTERM as Ctrl-C, so that temporary files are removed on the way out."""
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGTERM, _stop)
+    # A closed stdout (`strata compare … | head`) ends the command quietly.
+    try:
+        cli()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

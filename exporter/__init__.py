@@ -1,0 +1,1 @@
+"""Graphs: from a PyTorch network to a calibrated, quantized ONNX file."""
