@@ -1,0 +1,155 @@
+# Strata: from a PyTorch ResNet to an INT8 TensorRT engine, proven layer by layer.
+# Every stage is a file target: a changed input remakes only what follows from it.
+
+DEPTH     ?= 50
+WEIGHTS   ?= fashion-mnist
+IMAGES    ?= 512
+PRECISION ?= int8
+METHOD    ?= auto
+BATCH     ?= 1,8,32
+FLAVOUR   ?= auto
+OUT       ?= build/resnet$(DEPTH)
+PYTHON    ?= python3
+# More options of `strata train` and `strata export`, such as --width 16 or --shortcut none.
+MODEL     ?=
+
+# ImageNet's weights need ImageNet's images: no default could be right for them.
+ifneq ($(filter imagenet%,$(WEIGHTS)),)
+DATA      ?=
+TEST      ?=
+else
+DATA      ?= fashion-mnist:train
+TEST      ?= fashion-mnist:test
+endif
+
+STRATA  := .venv/bin/strata
+STAMPS  := $(OUT)/.options
+
+# `fashion-mnist` is trained here; a path is a file that model.onnx depends on; any other
+# name (imagenet, random:0) is left to `strata export`.
+ifeq ($(WEIGHTS),fashion-mnist)
+WEIGHTS_FILE := build/weights/fashion-mnist-resnet$(DEPTH).safetensors
+else
+WEIGHTS_FILE := $(wildcard $(WEIGHTS))
+endif
+
+ifeq ($(PRECISION),fp32)
+CANDIDATE := $(OUT)/optimized.onnx
+REFERENCE := $(OUT)/model.onnx
+else
+CANDIDATE := $(OUT)/$(PRECISION).onnx
+REFERENCE := $(OUT)/optimized.onnx
+endif
+ENGINE := $(OUT)/$(PRECISION).engine
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup export weights report test test-slow test-gpu lint format degradation clean FORCE
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  variables: DEPTH=$(DEPTH) WEIGHTS=$(WEIGHTS) PRECISION=$(PRECISION) METHOD=$(METHOD)"
+	@echo "             IMAGES=$(IMAGES) BATCH=$(BATCH) FLAVOUR=$(FLAVOUR) OUT=$(OUT)"
+	@echo "             DATA=$(DATA) TEST=$(TEST)"
+
+# ------------------------------------------------------------------------------ the stages
+
+# Run a stage and note its seconds for the summary: $(call stage,NAME,COMMAND)
+define stage
+	@echo "── $(1)" >&2
+	@mkdir -p $(@D) $(OUT)/.times
+	@start=$$(date +%s%N) && $(2) && end=$$(date +%s%N) && \
+	  echo "$$(( (end - start) / 1000000 ))" | sed 's/\([0-9]\{3\}\)$$/.\1/' > $(OUT)/.times/$(1)
+endef
+
+# A file that changes when the options of a stage change: $(call options,STAGE,TEXT)
+define options
+$(STAMPS)/$(1): FORCE
+	@mkdir -p $$(@D); echo '$(2)' | cmp -s - $$@ || echo '$(2)' > $$@
+endef
+$(eval $(call options,export,$(DEPTH) $(WEIGHTS) $(MODEL)))
+$(eval $(call options,calibrate,$(DATA) $(IMAGES)))
+$(eval $(call options,quantize,$(METHOD)))
+$(eval $(call options,build,$(BATCH) $(FLAVOUR)))
+$(eval $(call options,compare,$(PRECISION) $(TEST) $(DATA)))
+FORCE:
+
+export: $(OUT)/optimized.onnx $(ENGINE) $(OUT)/layers.json $(OUT)/accuracy.json ## PyTorch to a TensorRT engine, compared and evaluated
+	@$(STRATA) summary $(OUT)
+
+weights: $(WEIGHTS_FILE) ## train the reference network (or check WEIGHTS)
+
+build/weights/fashion-mnist-resnet$(DEPTH).safetensors: | .venv/.ready
+	@mkdir -p $(@D)
+	$(call stage,train,$(STRATA) train --depth $(DEPTH) $(MODEL) -o $@)
+
+$(OUT)/model.onnx: $(WEIGHTS_FILE) $(STAMPS)/export | .venv/.ready
+	$(call stage,export,$(STRATA) export --depth $(DEPTH) $(MODEL) --weights $(or $(WEIGHTS_FILE),$(WEIGHTS)) -o $@)
+
+$(OUT)/optimized.onnx: $(OUT)/model.onnx | .venv/.ready
+	$(call stage,optimize,$(STRATA) optimize $< -o $@)
+
+$(OUT)/statistics.npz: $(OUT)/optimized.onnx $(STAMPS)/calibrate | .venv/.ready
+	$(call stage,calibrate,$(STRATA) calibrate $< --data '$(DATA)' --images $(IMAGES) -o $@)
+
+$(OUT)/int8.onnx $(OUT)/calibration.json &: $(OUT)/optimized.onnx $(OUT)/statistics.npz $(STAMPS)/quantize | .venv/.ready
+	$(call stage,quantize,$(STRATA) quantize $< --statistics $(OUT)/statistics.npz --method $(METHOD) -o $(OUT)/int8.onnx)
+
+$(OUT)/fp16.onnx: $(OUT)/optimized.onnx | .venv/.ready
+	$(call stage,quantize,$(STRATA) quantize $< --precision fp16 -o $@)
+
+$(ENGINE) $(ENGINE).json &: $(CANDIDATE) $(STAMPS)/build | .venv/.ready
+	$(call stage,build,$(STRATA) build $< --flavour $(FLAVOUR) --batch $(BATCH) -o $(ENGINE))
+
+$(OUT)/layers.json: $(REFERENCE) $(CANDIDATE) $(STAMPS)/compare | .venv/.ready
+	$(call stage,compare,$(STRATA) compare $(REFERENCE) $(CANDIDATE) --data '$(or $(TEST),$(DATA))' --json $@)
+
+# With no labelled set (TEST=) there is nothing to evaluate, and the summary says so.
+$(OUT)/accuracy.json: $(REFERENCE) $(CANDIDATE) $(STAMPS)/compare | .venv/.ready
+ifneq ($(TEST),)
+	$(call stage,evaluate,$(STRATA) evaluate $(REFERENCE) $(CANDIDATE) --data '$(TEST)' --json $@)
+endif
+
+report: $(OUT)/layers.json ## the worst layers of the candidate, and the summary
+	@$(STRATA) compare $(REFERENCE) $(CANDIDATE) --data '$(or $(TEST),$(DATA))'
+	@$(STRATA) summary $(OUT)
+
+# ------------------------------------------------------------------------- the environment
+
+setup: .venv/.ready ## make .venv with the locked packages
+
+# torch goes first: its pinned version is the CPU build the rest was resolved against.
+.venv/.ready: requirements.lock pyproject.toml
+	@echo "── setup" >&2
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# ----------------------------------------------------------------------------- development
+
+test: .venv/.ready ## the tests (no GPU needed)
+	.venv/bin/pytest
+
+test-slow: .venv/.ready ## the tests that take minutes
+	.venv/bin/pytest -m slow
+
+test-gpu: .venv/.ready ## the tests that need a GPU
+	.venv/bin/pytest -m gpu
+
+lint: .venv/.ready ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/.ready ## put the code in its usual form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+degradation: .venv/.ready ## plain against residual networks: the reason for ResNet, measured
+	.venv/bin/python bench/degradation.py -o build/degradation
+
+clean: ## remove everything that was made (the trained weights stay; build/weights holds them)
+	rm -rf $(filter-out build/weights,$(wildcard build/*)) .mypy_cache .ruff_cache .pytest_cache
