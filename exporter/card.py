@@ -1,0 +1,112 @@
+"""What an ONNX file of ours says of itself, in its ``metadata_props``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    from calib_data.preprocess import PreprocessSpec
+
+__all__ = ["KEY_PREFIX", "Card"]
+
+KEY_PREFIX = "strata."
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The facts that travel with a network from stage to stage.
+
+    Attributes:
+        preprocess: How an image becomes the network's input; None when nobody said.
+        labels: Class names by index; empty when unknown.
+        weights: Origin of the weights: ``name``, ``sha256``, ``top1``, …
+        parents: Role → SHA-256 of each file that this one was made from.
+        stage: ``"model"``, ``"optimized"``, ``"int8"`` or ``"fp16"``; empty for a foreign file.
+    """
+
+    preprocess: PreprocessSpec | None = None
+    labels: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    stage: str = ""
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the ``strata.*`` entries, sorted by key; facts nobody knows are left out."""
+        facts = {
+            "labels": json.dumps(self.labels, ensure_ascii=False) if self.labels else "",
+            "parents": _object_to_json(self.parents),
+            "preprocess": self.preprocess.to_json() if self.preprocess else "",
+            "stage": self.stage,
+            "weights": _object_to_json(self.weights),
+        }
+        return {KEY_PREFIX + key: text for key, text in facts.items() if text}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], *, where: str) -> Card:
+        """Read a card back from metadata; entries of others are ignored.
+
+        Args:
+            metadata: All key–value pairs of the file.
+            where: The file, for the error text.
+
+        Raises:
+            InputError: An entry of ours is not what we write.
+        """
+        own = {
+            key.removeprefix(KEY_PREFIX): text
+            for key, text in metadata.items()
+            if key.startswith(KEY_PREFIX)
+        }
+        return cls(
+            preprocess=_preprocess(own.get("preprocess"), where),
+            labels=_labels(own.get("labels", "[]"), where),
+            weights=_object(own.get("weights", "{}"), f"{where}: strata.weights"),
+            parents=_object(own.get("parents", "{}"), f"{where}: strata.parents"),
+            stage=own.get("stage", ""),
+        )
+
+
+def _object_to_json(facts: Mapping[str, str]) -> str:
+    """Write an object sorted by key; nothing for an empty one."""
+    return json.dumps(dict(facts), ensure_ascii=False, sort_keys=True) if facts else ""
+
+
+def _preprocess(text: str | None, where: str) -> PreprocessSpec | None:
+    if not text:
+        return None
+    from calib_data.preprocess import PreprocessSpec
+
+    return PreprocessSpec.from_json(text, where=f"{where}: strata.preprocess")
+
+
+def _labels(text: str, where: str) -> tuple[str, ...]:
+    value = _json(text, f"{where}: strata.labels")
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        raise _broken(f"{where}: strata.labels", "not a list of strings")
+    return tuple(value)
+
+
+def _object(text: str, where: str) -> dict[str, str]:
+    value = _json(text, where)
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise _broken(where, "not an object of strings")
+    return value
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as err:
+        raise _broken(where, f"not JSON: {err}") from err
+
+
+def _broken(where: str, what: str) -> InputError:
+    return InputError(
+        f"{where}: unreadable metadata ({what})",
+        hint="make the file again, or remove its strata.* metadata entries",
+    )
