@@ -65,13 +65,14 @@ class ResNetConfig:
         _one_of("shortcut", self.shortcut, SHORTCUTS)
         for name in ("groups", "width_per_group", "width", "classes"):
             _positive(name, getattr(self, name))
-        for count in self.blocks:
-            _positive("blocks", count)
-        if self.blocks and len(self.blocks) != 4:
+        _one_of("features", self.features, (False, True))
+        if not isinstance(self.blocks, tuple) or len(self.blocks) not in (0, 4):
             raise InputError(
-                f"blocks {list(self.blocks)} are {len(self.blocks)} numbers",
+                f"blocks {self.blocks!r} are not four numbers",
                 hint="give one number for each of the four stages",
             )
+        for count in self.blocks:
+            _positive("blocks", count)
         self._check_channels()
 
     def _check_channels(self) -> None:
