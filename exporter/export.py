@@ -1,0 +1,245 @@
+"""PyTorch to ONNX: every module's output is a tensor of the module's name."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from core.errors import GraphError, InputError
+from core.progress import Progress, silent
+from exporter.graph_file import to_proto
+from exporter.models.resnet import ResNet
+from exporter.names import INPUT, set_canonical_names
+from exporter.passes.base import Pass
+from exporter.passes.dead_code import dead_code
+from exporter.passes.fold_constants import fold_constants
+from exporter.passes.infer_shapes import infer_shapes
+from exporter.passes.merge_slices import merge_slices
+from exporter.passes.plain_flatten import plain_flatten
+from exporter.passes.remove_noops import remove_noops
+from exporter.passes.run import quiet, run_passes
+from exporter.passes.zero_bias import zero_bias
+from exporter.session import Tensors, open_session
+from exporter.tensor_check import FLOOR_DB, TensorCheck, check_tensors, tensor_bytes
+
+__all__ = ["OPSETS", "ExportOptions", "check_export", "export"]
+
+OPSETS = range(19, 24)  # 19 is the first whose Q/DQ take float16, and what JetPack's parser knows
+
+# What PyTorch's exporter leaves behind. BatchNormalization stays: it is a module too.
+_CLEANING: tuple[Pass, ...] = (
+    infer_shapes,
+    remove_noops,
+    fold_constants,
+    plain_flatten,
+    merge_slices,
+    zero_bias,
+    dead_code,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What the graph is to be.
+
+    Attributes:
+        size: (height, width) of the input, in pixels; traced with, and fixed unless free.
+        free_size: Leave height and width free, as the batch always is.
+        opset: One of ``OPSETS``.
+    """
+
+    size: tuple[int, int]
+    free_size: bool = False
+    opset: int = OPSETS[0]
+
+    def __post_init__(self) -> None:
+        """Refuse what no graph can be."""
+        if self.opset not in OPSETS:
+            raise InputError(
+                f"opset {self.opset} is not one Strata exports",
+                hint=f"choose {OPSETS[0]} to {OPSETS[-1]}",
+            )
+        if min(self.size) < 1:
+            raise InputError(
+                f"input size {self.size[0]}×{self.size[1]} is empty", hint="give height and width"
+            )
+
+
+def export(
+    network: ResNet, options: ExportOptions, *, progress: Progress = silent
+) -> onnx.ModelProto:
+    """Export a network with its weights.
+
+    Args:
+        network: On the CPU.
+        options: See :class:`ExportOptions`.
+        progress: Told of the three steps.
+
+    Returns:
+        Input ``input`` (batch, 3, H, W) float32; outputs as ``network.config.outputs``;
+        nodes and tensors named by :mod:`exporter.names`. No metadata yet.
+
+    Raises:
+        GraphError: PyTorch cannot export it; its reason is given.
+    """
+    progress(0, 3, "tracing")
+    program = _trace(network, options)
+    progress(1, 3, "translating")
+    model = _translate(program, options)
+    progress(2, 3, "cleaning")
+    with quiet():
+        run_passes(model, _CLEANING)
+        set_canonical_names(
+            model,
+            outputs=network.config.outputs,
+            axes=("batch", None, "height", "width"),
+            weights=network.state_dict().keys(),
+        )
+    return to_proto(model)
+
+
+def _trace(network: ResNet, options: ExportOptions) -> torch.export.ExportedProgram:
+    """Record the network's operations with the free dimensions as symbols."""
+    free = torch.export.Dim.DYNAMIC
+    axes = {0: free} | ({2: free, 3: free} if options.free_size else {})
+    # Two images: PyTorch takes a dimension of 1 for a constant.
+    example = torch.zeros(2, 3, *options.size)
+    with _silent(), _failing("trace"):
+        return torch.export.export(network.eval(), (example,), dynamic_shapes=(axes,))
+
+
+def _translate(program: torch.export.ExportedProgram, options: ExportOptions) -> ir.Model:
+    """Translate the recorded operations to ONNX, one by one, with nothing folded."""
+    with _silent(), _failing("translate"):
+        translated = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=options.opset,
+            optimize=False,
+            verify=False,
+            external_data=False,
+            verbose=False,
+        )
+    if translated is None:
+        raise GraphError("PyTorch returned no ONNX program", hint="use the locked versions")
+    model: ir.Model = translated.model
+    opset = onnx.helper.make_opsetid("", options.opset)
+    model.ir_version = onnx.helper.find_min_ir_version_for([opset])
+    return model
+
+
+@contextmanager
+def _failing(step: str) -> Iterator[None]:
+    """Turn PyTorch's exceptions into one that names the reason, not the machinery."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AssertionError) as err:
+        reason = str(err).strip().splitlines() or [type(err).__name__]
+        raise GraphError(
+            f"PyTorch cannot {step} the network: {reason[0]}",
+            hint="try another input size, or --opset 20; -v shows PyTorch's own report",
+        ) from err
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep PyTorch's warnings about itself (no torchvision, …) off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_export(
+    model: onnx.ModelProto,
+    network: ResNet,
+    images: npt.NDArray[np.float32],
+    *,
+    floor_db: float = FLOOR_DB,
+    progress: Progress = silent,
+) -> TensorCheck:
+    """Compare the exported graph with the network, every module's output.
+
+    Both compute the same images, first one alone and then the others as a batch; ONNX
+    Runtime with its optimizations off.
+
+    Args:
+        model: The exported graph.
+        network: What it was exported from.
+        images: (N, 3, H, W) float32 with N ≥ 3, so that two batch sizes are seen.
+        floor_db: SQNR that each tensor must reach.
+        progress: Told of each run.
+
+    Raises:
+        AccuracyError: A tensor is under the floor; the first in graph order is named.
+        GraphError: A module's output is not in the graph.
+    """
+    tensors = _module_tensors(model, network)
+    sizes = {name: size for name, size in tensor_bytes(model).items() if name in tensors}
+    feeds = [{INPUT: images[:1]}, {INPUT: images[1:]}]
+
+    def torch_side(names: Sequence[str]) -> Callable[[Tensors], Tensors]:
+        return lambda feed: _run(network, {tensors[name]: name for name in names}, feed[INPUT])
+
+    def onnx_side(names: Sequence[str]) -> Callable[[Tensors], Tensors]:
+        return open_session(model, outputs=names)
+
+    check = check_tensors(
+        sizes, feeds, (torch_side, onnx_side), floor_db=floor_db, progress=progress
+    )
+    check.require("the exported graph against PyTorch")
+    return check
+
+
+def _module_tensors(model: onnx.ModelProto, network: nn.Module) -> dict[str, str]:
+    """Return tensor name → path of the module whose output it is, for every leaf module."""
+    made_by = {node.name: node.output[0] for node in model.graph.node}
+    leaves = [path for path, module in network.named_modules() if not any(module.children())]
+    missing = [path for path in leaves if path not in made_by]
+    if missing:
+        raise GraphError(
+            f"module {missing[0]!r} has no node in the exported graph "
+            f"({len(missing)} of {len(leaves)} modules have none)",
+            hint="use the locked versions of torch and onnxscript",
+        )
+    return {made_by[path]: path for path in leaves}
+
+
+@torch.inference_mode()
+def _run(network: nn.Module, wanted: dict[str, str], images: npt.NDArray[np.float32]) -> Tensors:
+    """Run the network and return the outputs of the modules ``wanted`` (path → name)."""
+    taken: Tensors = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            del module, inputs
+            # A copy: a ReLU that works in place would overwrite it.
+            taken[name] = output.detach().clone().numpy()
+
+        return hook
+
+    modules = dict(network.named_modules())
+    handles = [modules[path].register_forward_hook(keep(name)) for path, name in wanted.items()]
+    try:
+        network.eval()(torch.from_numpy(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return taken

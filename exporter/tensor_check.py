@@ -1,0 +1,134 @@
+"""Compare two evaluations of one network, tensor by tensor, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+
+from core.errors import AccuracyError
+from core.metrics import Difference, difference
+from core.progress import Progress, silent
+
+__all__ = ["FLOOR_DB", "Open", "TensorCheck", "check_tensors", "tensor_bytes"]
+
+FLOOR_DB = 100.0  # float32 rounding alone leaves 120 dB and more; a wrong weight far less
+
+_CHUNK_BYTES = 1 << 28  # tensors held at once, on each side
+_UNKNOWN_BYTES = 1 << 24  # reckoned with for a tensor of unknown shape
+
+Tensors = dict[str, npt.NDArray[Any]]
+Open = Callable[[Sequence[str]], Callable[[Tensors], Tensors]]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCheck:
+    """What a check found.
+
+    Attributes:
+        sqnr_db: Every tensor that both sides have, in graph order → SQNR in dB.
+        floor_db: What each must reach.
+    """
+
+    sqnr_db: Mapping[str, float]
+    floor_db: float
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The tensor of the lowest SQNR, and that; NaN counts as lowest."""
+        return min(self.sqnr_db.items(), key=lambda item: _rank(item[1]))
+
+    def require(self, what: str) -> None:
+        """Refuse the candidate when a tensor is under the floor.
+
+        Args:
+            what: What was checked, for the error text.
+
+        Raises:
+            AccuracyError: The first such tensor, in graph order, is named.
+        """
+        bad = [name for name, db in self.sqnr_db.items() if not db >= self.floor_db]
+        if bad:
+            raise AccuracyError(
+                f"{what}: tensor {bad[0]!r} has an SQNR of {self.sqnr_db[bad[0]]:.1f} dB, under "
+                f"{self.floor_db:g} dB; {len(bad)} of {len(self.sqnr_db)} tensors are",
+                hint="look at the node that makes that tensor: it is the first that goes wrong",
+            )
+
+
+def check_tensors(
+    sizes: Mapping[str, int],
+    feeds: Sequence[Tensors],
+    sides: tuple[Open, Open],
+    *,
+    floor_db: float = FLOOR_DB,
+    progress: Progress = silent,
+) -> TensorCheck:
+    """Run both sides on the same inputs and measure every tensor.
+
+    Args:
+        sizes: Names of the tensors, in graph order → bytes of one image's.
+        feeds: What to feed, one after another.
+        sides: The reference and the candidate: given names, each opens a runner that
+            returns these tensors.
+        floor_db: See :class:`TensorCheck`.
+        progress: Told of each run.
+    """
+    found: dict[str, Difference] = {}
+    images = max(len(array) for feed in feeds for array in feed.values())
+    chunks = list(_chunks(sizes, images))
+    for number, names in enumerate(chunks):
+        reference, candidate = (side(names) for side in sides)
+        for turn, feed in enumerate(feeds):
+            progress(number * len(feeds) + turn, len(chunks) * len(feeds), names[0])
+            left, right = reference(feed), candidate(feed)
+            for name in names:
+                part = _difference(left[name], right[name])
+                found[name] = found.get(name, Difference()) + part
+    return TensorCheck({name: found[name].sqnr_db for name in sizes}, floor_db)
+
+
+def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the tensors that nodes make, in graph order → bytes of one image's.
+
+    Args:
+        model: With the shapes that are known; a first free dimension is the batch.
+    """
+    graph = model.graph
+    infos = {info.name: info.type for info in (*graph.value_info, *graph.output)}
+    sizes: dict[str, int] = {}
+    for name in (name for node in graph.node for name in node.output if name):
+        info = infos.get(name, onnx.TypeProto()).tensor_type
+        dims = [dim.dim_value for dim in info.shape.dim][1:]
+        known = info.HasField("shape") and 0 not in dims
+        sizes[name] = 4 * math.prod(dims) if known else _UNKNOWN_BYTES
+    return sizes
+
+
+def _chunks(sizes: Mapping[str, int], images: int) -> Iterator[list[str]]:
+    """Cut the names into runs of at most ``_CHUNK_BYTES``."""
+    names: list[str] = []
+    held = 0
+    for name, size in sizes.items():
+        if names and held + size * images > _CHUNK_BYTES:
+            yield names
+            names, held = [], 0
+        names.append(name)
+        held += size * images
+    if names:
+        yield names
+
+
+def _difference(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Difference:
+    """Measure one pair; another shape is as wrong as can be."""
+    if left.shape != right.shape:
+        return Difference(count=left.size, nonfinite=left.size or 1)
+    return difference(left, right)
+
+
+def _rank(db: float) -> float:
+    return -math.inf if math.isnan(db) else db
