@@ -1,0 +1,196 @@
+"""Build an engine: an ONNX file and a target in, a plan and its manifest out.
+
+Both flavours go one way. The network is strongly typed (its ONNX graph alone says what is
+INT8, FP16 or FP32), TF32 is off so that FP32 means FP32, and profiling verbosity is
+DETAILED so that the plan can be inspected.
+
+Two builds of one network give the same kernels, not always the same bytes: TensorRT-RTX
+1.7.1 numbers its scratch tensors in the order of their addresses, which the system
+shuffles. The manifest names the plan by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import resource
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.artifacts import sha256_bytes, sha256_file, write_whole
+from core.errors import InputError, MissingBackendError
+from core.progress import Progress, silent
+from deploy.build_progress import BuildProgress, deferred_interrupt
+from deploy.builder import Network, Profiles, compile_plan, parse, resolve_profiles
+from deploy.flavour import Flavour, load_flavour
+from deploy.host import find_gpus
+from deploy.manifest import Manifest, manifest_path
+from deploy.onnx_reader import Graph, read_graph
+from deploy.plan_header import HEADER_BYTES, parse_header
+from deploy.refusals import refuse_graph, refuse_target
+from deploy.target import BuildTarget
+from deploy.trt_log import Listener, TensorrtLog
+from deploy.weight_files import weight_files
+from exporter.card import Card
+
+__all__ = ["EngineArtifact", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineArtifact:
+    """A plan on the disk and what is known of it.
+
+    Attributes:
+        plan: The file.
+        manifest: What lies beside it.
+        seconds: Wall time from reading the ONNX file to the written plan.
+        peak_bytes: The most memory this process has held so far.
+        warnings: What TensorRT warned of, each once.
+    """
+
+    plan: Path
+    manifest: Manifest
+    seconds: float
+    peak_bytes: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What an ONNX file says of itself, and the digests of what it is made of."""
+
+    graph: Graph
+    card: Card
+    parents: dict[str, str]
+
+
+def build(
+    onnx_path: Path,
+    target: BuildTarget,
+    output: Path,
+    *,
+    flavour: Flavour | None = None,
+    progress: Progress = silent,
+    listen: Listener | None = None,
+) -> EngineArtifact:
+    """Build ``onnx_path`` for ``target``; write the plan and, beside it, its manifest.
+
+    Args:
+        onnx_path: The network; precision is what its graph says.
+        target: Profiles, GPUs and options.
+        output: The plan to write; its manifest is ``output`` with ``.json`` behind it.
+        flavour: Which TensorRT; None for :func:`deploy.flavour.load_flavour`'s choice.
+        progress: Told percent done, and TensorRT's phase.
+        listen: Given each line of TensorRT's log as it comes.
+
+    Raises:
+        InputError: The ONNX file cannot be read, or its input does not take these batches.
+        BuildError: TensorRT cannot build this network for this target.
+        MissingBackendError: No such TensorRT here, or it needs a GPU.
+        OutputError: The plan cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing is left behind.
+    """
+    start = time.monotonic()
+    data = _read(onnx_path, output)
+    source = _examine(data, onnx_path)
+    profiles = resolve_profiles(source.graph.inputs, target.profiles, str(onnx_path))
+    flavour = flavour or load_flavour()
+    _refuse_machine(flavour, target)
+    refuse_graph(source.graph, str(onnx_path), target.capabilities)
+    log = TensorrtLog(listen)
+    with deferred_interrupt() as stop:
+        network = parse(flavour, data, onnx_path, log)
+        del data  # TensorRT has its own copy of the weights by now
+        plan = compile_plan(network, target, profiles, BuildProgress(progress, stop))
+    manifest = _bind(_describe(network, target, profiles, source), plan, output.name)
+    _write(plan, manifest, output)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return EngineArtifact(output, manifest, time.monotonic() - start, peak, tuple(log.warnings))
+
+
+def _read(path: Path, output: Path) -> bytes:
+    if path.resolve() == output.resolve():
+        raise InputError(
+            f"{output}: the engine would overwrite its ONNX file", hint="name another file with -o"
+        )
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise InputError(
+            f"{path}: cannot be read ({err.strerror})",
+            hint="name an ONNX file; strata quantize makes one",
+        ) from err
+
+
+def _examine(data: bytes, path: Path) -> _Source:
+    graph = read_graph(data, where=str(path))
+    card = Card.from_metadata(graph.metadata, where=str(path))
+    parents = {"onnx": sha256_bytes(data)}
+    parents |= {f"weights/{file.name}": sha256_file(file) for file in weight_files(data, path)}
+    return _Source(graph, replace(card, parents={}), dict(card.parents) | parents)
+
+
+def _refuse_machine(flavour: Flavour, target: BuildTarget) -> None:
+    """Refuse what this flavour cannot build on this machine."""
+    gpus = find_gpus()
+    if not flavour.kind.builds_without_gpu and not gpus.devices:
+        raise MissingBackendError(
+            f"the flavour {flavour.name} builds on a machine with a GPU; here: {gpus.problem}",
+            hint="--flavour rtx builds without one, for the GPUs named with --target",
+        )
+    here = tuple(gpu.capability for gpu in gpus.devices)
+    refuse_target(flavour.name, target.capabilities, flavour.capabilities or here)
+
+
+def _describe(
+    network: Network, target: BuildTarget, profiles: Profiles, source: _Source
+) -> Manifest:
+    """Return the manifest of a plan that is not bound to its bytes yet."""
+    flavour = network.flavour
+    here = tuple(str(gpu.capability) for gpu in find_gpus().devices[:1])
+    named = tuple(map(str, target.capabilities))
+    return Manifest(
+        plan="",
+        plan_bytes=0,
+        plan_sha256="",
+        flavour=flavour.name,
+        version=flavour.version,
+        platform=f"{platform.system().lower()}-{platform.machine().lower()}",
+        targets=named if flavour.capabilities else here,
+        inputs=network.inputs,
+        outputs=network.outputs,
+        profiles=profiles,
+        layers=network.layers,
+        parents=source.parents,
+        options={
+            "strongly_typed": True,
+            "tf32": False,
+            "profiling_verbosity": "detailed",
+            "targets": "named" if named else "default",
+            "optimization_level": target.optimization_level,
+            "workspace_bytes": target.workspace_bytes,
+        },
+        card=source.card,
+    )
+
+
+def _bind(manifest: Manifest, plan: memoryview, name: str) -> Manifest:
+    """Add what only the plan's bytes say: digest, length, and the GPUs in its header."""
+    header = parse_header(bytes(plan[:HEADER_BYTES]))
+    targets = tuple(map(str, header.capabilities or ())) or manifest.targets
+    return replace(
+        manifest,
+        plan=name,
+        plan_bytes=plan.nbytes,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        targets=targets,
+    )
+
+
+def _write(plan: memoryview, manifest: Manifest, output: Path) -> None:
+    """Write both whole: the plan takes its place first, its manifest right after."""
+    with write_whole(manifest_path(output)) as note:
+        note.write_text(manifest.to_text(), encoding="utf-8")
+        with write_whole(output) as file:
+            file.write_bytes(plan)
