@@ -1,0 +1,127 @@
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from core.errors import MissingBackendError
+from exporter import histogram
+from exporter.histogram import BUCKETS, SHIFT, Histogram, Tally, bucket_edges
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ARRAYS = arrays(np.float32, st.integers(1, 40), elements=FLOATS)
+
+
+def of(*parts: np.ndarray) -> Histogram:
+    tally = Tally()
+    for part in parts:
+        tally.add(part)
+    return tally.histogram()
+
+
+def same(a: Histogram, b: Histogram) -> bool:
+    return (
+        np.array_equal(a.buckets, b.buckets)
+        and np.array_equal(a.counts, b.counts)
+        and (a.minimum, a.maximum) == (b.minimum, b.maximum)
+    )
+
+
+@given(ARRAYS)
+def test_counts_and_bounds_are_exact(x):
+    h = of(x)
+    expected = np.bincount(x.view(np.uint32) >> np.uint32(SHIFT), minlength=BUCKETS)
+    assert np.array_equal(np.nonzero(expected)[0], h.buckets)
+    assert np.array_equal(expected[h.buckets], h.counts)
+    assert (h.minimum, h.maximum) == (float(x.min()), float(x.max()))
+    assert h.amax == float(np.abs(x).max())
+    assert (h.count, h.nonfinite) == (x.size, 0)
+    assert h.buckets.dtype == np.int32
+    assert h.counts.dtype == np.int64
+
+
+@given(st.lists(ARRAYS, min_size=1, max_size=5), st.randoms())
+def test_any_split_and_order_agree(parts, random):
+    whole = of(np.concatenate(parts))
+    random.shuffle(parts)
+    assert same(whole, of(*parts))
+    merged = Histogram.empty()
+    for part in parts:
+        merged = merged + of(part)
+    assert same(whole, merged)
+    assert not same(whole, merged + of(np.float32([1.0])))  # the comparison can fail
+
+
+def test_a_million_values_of_all_magnitudes():
+    x = np.random.default_rng(0).normal(size=1_000_003).astype(np.float32)
+    x *= np.exp2(np.linspace(-120, 120, x.size)).astype(np.float32)
+    h = of(x[:300_001].reshape(-1, 1), x[300_001:])
+    expected = np.bincount(x.view(np.uint32) >> np.uint32(SHIFT), minlength=BUCKETS)
+    assert np.array_equal(expected[h.buckets], h.counts)
+    assert h.count == x.size
+    assert h.amax == float(np.abs(x).max())
+
+
+@pytest.mark.parametrize(
+    ("values", "minimum", "maximum"),
+    [([-3.0, -1.0, -2.0], -3.0, -1.0), ([2.0, 5.0], 2.0, 5.0), ([-0.0, -0.0], 0.0, 0.0)],
+)
+def test_bounds_of_one_sign(values, minimum, maximum):
+    h = of(np.array(values, np.float32))
+    assert (h.minimum, h.maximum) == (minimum, maximum)
+    assert not np.signbit(h.maximum) or maximum < 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 4, 6])
+def test_nonfinite_values_are_seen_and_counted(bad, at):
+    x = np.linspace(-1, 1, 7, dtype=np.float32)
+    tally = Tally()
+    assert tally.add(x)
+    x[at] = bad
+    assert not tally.add(x)
+    assert tally.histogram().nonfinite == 1
+
+
+def test_nothing_counted():
+    h = of(np.empty((0, 3), np.float32))
+    assert (h.count, h.amax) == (0, 0.0)
+    assert same(h, Histogram.empty())
+
+
+def test_a_view_is_counted_by_its_own_values():
+    x = np.arange(24, dtype=np.float32).reshape(4, 6)
+    assert same(of(x[:, ::2]), of(x[:, ::2].copy()))
+
+
+def test_a_count_never_overflows(monkeypatch):
+    monkeypatch.setattr(histogram, "_MOST", 10)
+    x = np.ones(6, np.float32)
+    assert same(of(x, x, x), of(np.ones(18, np.float32)))
+    assert of(x, x, x).counts.tolist() == [18]
+
+
+@given(FLOATS)
+def test_edges_hold_their_values(value):
+    value = abs(value)  # −0 lies in a bucket of its own
+    (bucket,) = of(np.float32([value])).buckets
+    low, high = bucket_edges(np.array([bucket]))
+    assert low[0] <= value < high[0]
+    if low[0] >= np.finfo(np.float32).tiny:
+        assert high[0] - low[0] <= low[0] / 256
+
+
+def test_magnitudes_fold_the_sign():
+    h = of(np.float32([-1.5, 1.5, 1.5, 0.25, -0.0, 0.0]))
+    buckets, counts = h.magnitudes()
+    assert counts.tolist() == [2, 1, 3]
+    assert bucket_edges(buckets)[0].tolist() == [0.0, 0.25, 1.5]
+
+
+def test_without_numba(monkeypatch):
+    monkeypatch.delitem(sys.modules, "exporter.histogram_kernel", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingBackendError, match="numba"):
+        Tally()
