@@ -174,6 +174,12 @@ class ModelOptions:
         said = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(base, **{name: value for name, value in said.items() if value is not None})
 
+    def said(self) -> str:
+        """Return what was said of the architecture as it is typed: ``--depth 50 --width 8``."""
+        given = {f.name.replace("_", "-"): getattr(self, f.name) for f in fields(self)}
+        given["features"] = None
+        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value outside ``choices`` (``True`` is no 1, ``"18"`` no 18)."""
