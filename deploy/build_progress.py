@@ -74,7 +74,7 @@ class BuildProgress:
                 self._report(phase.start + phase.width, name)
 
     def _report(self, reached: float, name: str) -> None:
-        self._best = max(self._best, reached)
+        self._best = max(self._best, min(1.0, reached))
         if self.error is None:
             try:
                 self._progress(int(self._best * TOTAL + 1e-9), TOTAL, name)

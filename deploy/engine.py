@@ -4,9 +4,9 @@ Both flavours go one way. The network is strongly typed (its ONNX graph alone sa
 INT8, FP16 or FP32), TF32 is off so that FP32 means FP32, and profiling verbosity is
 DETAILED so that the plan can be inspected.
 
-Two builds of one network give the same kernels, not always the same bytes: TensorRT-RTX
-1.7.1 numbers its scratch tensors in the order of their addresses, which the system
-shuffles. The manifest names the plan by digest.
+With one batch size (``--batch 8``) two builds give the same bytes. With a range they give
+the same kernels, but TensorRT-RTX 1.7.1 lays out its arithmetic on the batch size in the
+order of addresses, which the system shuffles; the manifest names the plan by digest.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Tensor]  # initializers and Constant nodes, by tensor name
     metadata: Mapping[str, str]
+    functions: frozenset[tuple[str, str]] = frozenset()  # (domain, name) that the file defines
 
 
 def read_graph(data: bytes, *, where: str) -> Graph:
@@ -119,7 +120,9 @@ def read_graph(data: bytes, *, where: str) -> Graph:
 
 
 def _graph_of(data: memoryview) -> Graph:
-    ir_version, opset, body, metadata = 0, 0, memoryview(b""), {}
+    ir_version, opset, body = 0, 0, memoryview(b"")
+    metadata: dict[str, str] = {}
+    functions: set[tuple[str, str]] = set()
     for field, value in fields(data):
         if field == 1:
             ir_version = number(value)
@@ -132,6 +135,9 @@ def _graph_of(data: memoryview) -> Graph:
         elif field == 14:
             entry = dict(fields(message(value)))
             metadata[text(entry.get(1))] = text(entry.get(2))
+        elif field == 25:
+            entry = dict(fields(message(value)))
+            functions.add((text(entry.get(10)), text(entry.get(1))))
     # Nearly any bytes can be read as some protobuf message; these fields tell ONNX apart.
     if not body or not ir_version or not opset:
         raise ValueError("no IR version, opset or graph")
@@ -143,7 +149,8 @@ def _graph_of(data: memoryview) -> Graph:
         raise ValueError("the graph has no nodes")
     constants = {t.name: t for t in map(_tensor, parts.get(5, ()))} | _constants(nodes)
     inputs = tuple(t for t in map(_type, parts.get(11, ())) if t.name not in constants)
-    return Graph(opset, inputs, tuple(map(_type, parts.get(12, ()))), nodes, constants, metadata)
+    outputs = tuple(map(_type, parts.get(12, ())))
+    return Graph(opset, inputs, outputs, nodes, constants, metadata, frozenset(functions))
 
 
 def _constants(nodes: Iterable[Node]) -> dict[str, Tensor]:

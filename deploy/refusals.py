@@ -21,6 +21,7 @@ from deploy.target import NOT_FOR_RTX, ComputeCapability, describe
 __all__ = ["refuse_graph", "refuse_target"]
 
 _OPSETS = range(9, 26)  # that TensorRT 11 and TensorRT-RTX 1.7 document
+_DOMAINS = frozenset({"", "ai.onnx", "trt.plugins"})
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 _TURING = ComputeCapability(7, 5)
 
@@ -76,11 +77,26 @@ def refuse_graph(graph: Graph, where: str, capabilities: Iterable[ComputeCapabil
         )
     types = tensor_types(graph)
     for node in graph.nodes:
+        _refuse_foreign_operator(node, graph, where)
         if rule := _RULES.get(node.op):
             rule(node, graph, where)
         _refuse_mixed_types(node, types, where)
         if _TURING in capabilities and node.op in {"Gemm", "MatMul"}:
             _refuse_on_turing(node, types, where)
+
+
+def _refuse_foreign_operator(node: Node, graph: Graph, where: str) -> None:
+    """TensorRT's parser goes by the name alone: another domain's Relu becomes ONNX's."""
+    if node.domain in _DOMAINS or (node.domain, node.op) in graph.functions:
+        return
+    if node.op in {"QuantizeLinear", "DequantizeLinear"}:  # ONNX Runtime's are the same
+        return
+    raise _at(
+        node,
+        where,
+        f"an operator of {node.domain}, which TensorRT does not have",
+        "export the network with standard ONNX operators (optimizations off, no fused ops)",
+    )
 
 
 def _refuse_zero_point(node: Node, graph: Graph, where: str) -> None:
