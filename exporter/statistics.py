@@ -1,0 +1,238 @@
+"""Activation statistics of one network over a set of images, and their file.
+
+Everything in it is a sum of counts, an extreme or a sorted list, so the file's bytes depend
+on the network, the preprocessing and the set of images alone: not on batch size, order,
+threads or shards.
+
+The ``.npz`` holds ``header.json`` and plain arrays: of each image its digest and the mean
+and standard deviation of its channels, of each tensor its bounds and its histogram
+(:mod:`exporter.histogram`), one behind the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.artifacts import write_bytes
+from core.errors import InputError
+from exporter.histogram import BUCKETS, SHIFT, Histogram
+
+__all__ = ["ImageRecord", "Statistics", "merge", "read_statistics"]
+
+_KIND = "strata activation statistics"
+_VERSION = 1
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every entry: the same bytes on any day
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageRecord:
+    """One image that was fed.
+
+    Attributes:
+        digest: SHA-256 of its content, 64 hexadecimal digits.
+        mean: Of each channel as the network gets it.
+        std: The same.
+    """
+
+    digest: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """What was seen.
+
+    Attributes:
+        model: SHA-256 of the ONNX file that ran.
+        preprocess: JSON of the preprocess spec; empty when the data came preprocessed.
+        images: One record for each image, sorted.
+        tensors: Name → histogram, in the order of the graph.
+    """
+
+    model: str
+    preprocess: str
+    images: tuple[ImageRecord, ...]
+    tensors: Mapping[str, Histogram]
+
+    @property
+    def images_sha256(self) -> str:
+        """Digest of the set of images; equals ``calib_data.batches.data_digest``."""
+        digests = sorted(image.digest for image in self.images)
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content; equal statistics give equal bytes."""
+        histograms = list(self.tensors.values())
+        header = {
+            "kind": _KIND,
+            "version": _VERSION,
+            "model": self.model,
+            "preprocess": self.preprocess,
+            "images": len(self.images),
+            "images_sha256": self.images_sha256,
+            "shift": SHIFT,
+            "tensors": list(self.tensors),
+        }
+        digests = b"".join(bytes.fromhex(image.digest) for image in self.images)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "image_digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            "image_means": _rows([image.mean for image in self.images]),
+            "image_stds": _rows([image.std for image in self.images]),
+            "bounds": _rows([(h.minimum, h.maximum) for h in histograms]),
+            "lengths": np.array([len(h.buckets) for h in histograms], np.int64),
+            "buckets": _joined([h.buckets for h in histograms], np.int32),
+            "counts": _joined([h.counts for h in histograms], np.int64),
+        }
+        memory = io.BytesIO()
+        # Stored, not compressed: zlib's output differs between its versions.
+        with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
+            text = json.dumps(header, indent=2, ensure_ascii=False)
+            archive.writestr(_entry("header.json"), text)
+            for name, array in arrays.items():
+                entry = io.BytesIO()
+                np.lib.format.write_array(entry, array, version=(1, 0), allow_pickle=False)
+                archive.writestr(_entry(f"{name}.npy"), entry.getvalue())
+        return memory.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_bytes(path, self.to_bytes())
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read what :meth:`Statistics.write` wrote.
+
+    Raises:
+        InputError: Missing, unreadable, or not such a file.
+    """
+    hint = "collect the statistics again with strata calibrate"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read("header.json"))
+            if header["kind"] != _KIND or header["version"] != _VERSION:
+                raise InputError(f"{path}: statistics of another version", hint=hint)
+            names = ("image_digests", "image_means", "image_stds", "bounds", "lengths")
+            arrays = {name: _array(archive, name) for name in (*names, "buckets", "counts")}
+        return _from_parts(header, arrays)
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as err:
+        raise InputError(
+            f"{path}: not a statistics file, or a damaged one ({err})", hint=hint
+        ) from err
+
+
+def merge(parts: Sequence[Statistics], names: Sequence[str]) -> Statistics:
+    """Add up the shards of one calibration, in any order.
+
+    Args:
+        parts: At least one.
+        names: What each is called, for the error text.
+
+    Raises:
+        InputError: They are not of one model, one preprocessing and the same tensors, or
+            two of them hold the same image, which would count twice.
+    """
+    first = parts[0]
+    for part, name in zip(parts[1:], names[1:], strict=True):
+        for what, one, other in (
+            ("model", first.model, part.model),
+            ("preprocessing", first.preprocess, part.preprocess),
+            ("tensors", list(first.tensors), list(part.tensors)),
+        ):
+            if one != other:
+                raise InputError(
+                    f"{names[0]} and {name}: statistics of different {what}",
+                    hint="merge shards of one calibration: same model, data options and layers",
+                )
+    _require_disjoint(parts, names)
+    tensors = dict(first.tensors)
+    for part in parts[1:]:
+        for name, histogram in part.tensors.items():
+            tensors[name] = tensors[name] + histogram
+    images = sorted(image for part in parts for image in part.images)
+    return Statistics(first.model, first.preprocess, tuple(images), tensors)
+
+
+def _require_disjoint(parts: Sequence[Statistics], names: Sequence[str]) -> None:
+    owners: dict[str, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        digests = {image.digest for image in part.images}
+        shared = sorted(digests & owners.keys())
+        if shared:
+            raise InputError(
+                f"{owners[shared[0]]} and {name} share {len(shared)} images "
+                f"(sha256 {shared[0][:12]}…), which would count twice",
+                hint="merge each shard once; shards are strata calibrate --shard 1/4 … 4/4",
+            )
+        owners |= dict.fromkeys(digests, name)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Return an entry that says nothing of when and where it was made."""
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.create_system = 3
+    return info
+
+
+def _rows(rows: Iterable[tuple[float, ...]]) -> npt.NDArray[np.float64]:
+    return np.array(list(rows), np.float64)
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *arrays])
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    with archive.open(f"{name}.npy") as entry:
+        array: npt.NDArray[Any] = np.lib.format.read_array(entry, allow_pickle=False)
+    return array
+
+
+def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Statistics:
+    """Put the parts together; ValueError, KeyError or TypeError when they do not fit."""
+    images = tuple(
+        ImageRecord(bytes(digest).hex(), tuple(mean), tuple(std))
+        for digest, mean, std in zip(
+            arrays["image_digests"],
+            arrays["image_means"].tolist(),
+            arrays["image_stds"].tolist(),
+            strict=True,
+        )
+    )
+    buckets, counts, lengths = arrays["buckets"], arrays["counts"], arrays["lengths"]
+    if header["shift"] != SHIFT or buckets.shape != counts.shape or lengths.sum() != buckets.size:
+        raise ValueError("its histograms do not fit together")
+    if buckets.size and (buckets.min() < 0 or buckets.max() >= BUCKETS or counts.min() < 1):
+        raise ValueError("a histogram has an impossible bucket or count")
+    ends = np.cumsum(lengths)[:-1]
+    parts = zip(
+        header["tensors"],
+        np.split(buckets, ends),
+        np.split(counts, ends),
+        arrays["bounds"].tolist(),
+        strict=True,
+    )
+    tensors = {
+        str(name): Histogram(b.astype(np.int32), c.astype(np.int64), low, high)
+        for name, b, c, (low, high) in parts
+    }
+    statistics = Statistics(str(header["model"]), str(header["preprocess"]), images, tensors)
+    if header["images_sha256"] != statistics.images_sha256:
+        raise ValueError("its images are not those of its header")
+    return statistics
