@@ -178,7 +178,8 @@ def _describe(
 def _bind(manifest: Manifest, plan: memoryview, name: str) -> Manifest:
     """Add what only the plan's bytes say: digest, length, and the GPUs in its header."""
     header = parse_header(bytes(plan[:HEADER_BYTES]))
-    targets = tuple(map(str, header.capabilities or ())) or manifest.targets
+    known = header.capabilities if header.flavour == manifest.flavour else None
+    targets = tuple(map(str, known or ())) or manifest.targets
     return replace(
         manifest,
         plan=name,

@@ -435,6 +435,46 @@ def test_the_flavour_tensorrt_needs_a_gpu(tmp_path):
     assert "--flavour rtx" in caught.value.hint
 
 
+STAND_IN = """
+import sys, types, tensorrt_rtx
+from pathlib import Path
+fake = types.ModuleType("tensorrt")
+fake.__dict__.update({k: v for k, v in vars(tensorrt_rtx).items() if k != "ComputeCapability"})
+fake.__version__ = sys.argv[1]
+sys.modules["tensorrt"] = fake
+from deploy import engine
+from deploy.flavour import load_flavour
+from deploy.host import Gpu, Gpus
+from deploy.target import BuildTarget, capability_of
+engine.find_gpus = lambda: Gpus(devices=(Gpu("L4", capability_of("L4"), 1 << 34),))
+target = BuildTarget(optimization_level=2, workspace_bytes=1 << 26)
+source, output = map(Path, sys.argv[2:])
+made = engine.build(source, target, output, flavour=load_flavour("tensorrt")).manifest
+print(made.flavour, made.version, made.targets, made.count("int8"))
+try:
+    wrong = BuildTarget(capabilities=(capability_of("A10"),))
+    engine.build(source, wrong, output, flavour=load_flavour("tensorrt"))
+except Exception as error:
+    print(type(error).__name__, error.problem)
+"""
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
+def test_the_other_flavour_goes_the_same_way(tmp_path, version):
+    """TensorRT-RTX's bindings stand in for tensorrt's: the calls are the same."""
+    source = write(tmp_path / "n.onnx", "int8fp16")
+    command = [sys.executable, "-W", "error", "-c", STAND_IN, version]
+    done = subprocess.run(
+        [*command, str(source), str(tmp_path / "n.engine")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    built, refused = done.stdout.splitlines()
+    assert built == f"tensorrt {version} ('sm89',) 2"
+    assert refused.startswith("BuildError --target sm86: the flavour tensorrt builds for the GPU")
+
+
 def test_building_needs_no_onnx_package(tmp_path):
     source = write(tmp_path / "n.onnx", "int8")
     code = (
