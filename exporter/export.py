@@ -6,21 +6,22 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from core.errors import GraphError, InputError
 from core.progress import Progress, silent
 from exporter.graph_file import to_proto
-from exporter.models.resnet import ResNet
+from exporter.models.checkpoint import Checkpoint
+from exporter.models.taps import module_outputs
 from exporter.names import INPUT, set_canonical_names
+from exporter.onnx_file import Card, set_card
 from exporter.passes.base import Pass
 from exporter.passes.dead_code import dead_code
 from exporter.passes.fold_constants import fold_constants
@@ -36,6 +37,8 @@ from exporter.tensor_check import FLOOR_DB, TensorCheck, check_tensors, tensor_b
 __all__ = ["OPSETS", "ExportOptions", "check_export", "export"]
 
 OPSETS = range(19, 24)  # 19 is the first whose Q/DQ take float16, and what JetPack's parser knows
+
+_ANY_SIZE = (224, 224)  # pixels; to trace a network whose input size is free
 
 # What PyTorch's exporter leaves behind. BatchNormalization stays: it is a module too.
 _CLEANING: tuple[Pass, ...] = (
@@ -54,12 +57,13 @@ class ExportOptions:
     """What the graph is to be.
 
     Attributes:
-        size: (height, width) of the input, in pixels; traced with, and fixed unless free.
+        size: (height, width) of the input in pixels, in place of what the preprocess spec
+            makes: images will be resized to it.
         free_size: Leave height and width free, as the batch always is.
         opset: One of ``OPSETS``.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None = None
     free_size: bool = False
     opset: int = OPSETS[0]
 
@@ -70,31 +74,43 @@ class ExportOptions:
                 f"opset {self.opset} is not one Strata exports",
                 hint=f"choose {OPSETS[0]} to {OPSETS[-1]}",
             )
-        if min(self.size) < 1:
+        if self.size is not None and min(self.size) < 1:
             raise InputError(
                 f"input size {self.size[0]}×{self.size[1]} is empty", hint="give height and width"
             )
 
 
 def export(
-    network: ResNet, options: ExportOptions, *, progress: Progress = silent
+    checkpoint: Checkpoint, options: ExportOptions, *, progress: Progress = silent
 ) -> onnx.ModelProto:
     """Export a network with its weights.
 
     Args:
-        network: On the CPU.
+        checkpoint: The network and its weights.
         options: See :class:`ExportOptions`.
         progress: Told of the three steps.
 
     Returns:
-        Input ``input`` (batch, 3, H, W) float32; outputs as ``network.config.outputs``;
-        nodes and tensors named by :mod:`exporter.names`. No metadata yet.
+        Input ``input`` (batch, 3, H, W) float32; outputs as ``checkpoint.config.outputs``;
+        nodes and tensors named by :mod:`exporter.names`; with its card.
 
     Raises:
+        InputError: No input size is known.
         GraphError: PyTorch cannot export it; its reason is given.
     """
+    spec = checkpoint.preprocess
+    if spec is not None and options.size is not None:
+        spec = replace(spec, resize=options.size, crop=None)
+    size = options.size or (None if spec is None else spec.input_size)
+    if size is None and not options.free_size:
+        raise InputError(
+            "the size of the network's input is not known: the preprocess spec makes images of "
+            "many sizes, or there is none",
+            hint="give --size HEIGHTxWIDTH, a --preprocess with a crop, or --dynamic-size",
+        )
     progress(0, 3, "tracing")
-    program = _trace(network, options)
+    network = checkpoint.network()
+    program = _trace(network, size or _ANY_SIZE, free_size=options.free_size)
     progress(1, 3, "translating")
     model = _translate(program, options)
     progress(2, 3, "cleaning")
@@ -102,21 +118,34 @@ def export(
         run_passes(model, _CLEANING)
         set_canonical_names(
             model,
-            outputs=network.config.outputs,
+            outputs=checkpoint.config.outputs,
             axes=("batch", None, "height", "width"),
             weights=network.state_dict().keys(),
         )
-    return to_proto(model)
+    proto = to_proto(model)
+    set_card(
+        proto,
+        Card(
+            preprocess=spec,
+            labels=checkpoint.labels,
+            weights=dict(checkpoint.origin),
+            parents={"weights": checkpoint.origin["sha256"]},
+            stage="model",
+        ),
+    )
+    return proto
 
 
-def _trace(network: ResNet, options: ExportOptions) -> torch.export.ExportedProgram:
+def _trace(
+    network: nn.Module, size: tuple[int, int], *, free_size: bool
+) -> torch.export.ExportedProgram:
     """Record the network's operations with the free dimensions as symbols."""
     free = torch.export.Dim.DYNAMIC
-    axes = {0: free} | ({2: free, 3: free} if options.free_size else {})
+    axes = {0: free} | ({2: free, 3: free} if free_size else {})
     # Two images: PyTorch takes a dimension of 1 for a constant.
-    example = torch.zeros(2, 3, *options.size)
+    example = torch.zeros(2, 3, *size)
     with _silent(), _failing("trace"):
-        return torch.export.export(network.eval(), (example,), dynamic_shapes=(axes,))
+        return torch.export.export(network, (example,), dynamic_shapes=(axes,))
 
 
 def _translate(program: torch.export.ExportedProgram, options: ExportOptions) -> ir.Model:
@@ -169,20 +198,20 @@ def _silent() -> Iterator[None]:
 
 def check_export(
     model: onnx.ModelProto,
-    network: ResNet,
+    checkpoint: Checkpoint,
     images: npt.NDArray[np.float32],
     *,
     floor_db: float = FLOOR_DB,
     progress: Progress = silent,
 ) -> TensorCheck:
-    """Compare the exported graph with the network, every module's output.
+    """Compare the exported graph with PyTorch, every module's output.
 
     Both compute the same images, first one alone and then the others as a batch; ONNX
     Runtime with its optimizations off.
 
     Args:
         model: The exported graph.
-        network: What it was exported from.
+        checkpoint: What it was exported from.
         images: (N, 3, H, W) float32 with N ≥ 3, so that two batch sizes are seen.
         floor_db: SQNR that each tensor must reach.
         progress: Told of each run.
@@ -191,15 +220,17 @@ def check_export(
         AccuracyError: A tensor is under the floor; the first in graph order is named.
         GraphError: A module's output is not in the graph.
     """
+    network = checkpoint.network()
     tensors = _module_tensors(model, network)
     sizes = {name: size for name, size in tensor_bytes(model).items() if name in tensors}
     feeds = [{INPUT: images[:1]}, {INPUT: images[1:]}]
 
     def torch_side(names: Sequence[str]) -> Callable[[Tensors], Tensors]:
-        return lambda feed: _run(network, {tensors[name]: name for name in names}, feed[INPUT])
+        paths = {tensors[name]: name for name in names}
+        return lambda feed: module_outputs(network, paths, feed[INPUT])
 
     def onnx_side(names: Sequence[str]) -> Callable[[Tensors], Tensors]:
-        return open_session(model, outputs=names)
+        return open_session(model, outputs=names, alone=False)
 
     check = check_tensors(
         sizes, feeds, (torch_side, onnx_side), floor_db=floor_db, progress=progress
@@ -220,26 +251,3 @@ def _module_tensors(model: onnx.ModelProto, network: nn.Module) -> dict[str, str
             hint="use the locked versions of torch and onnxscript",
         )
     return {made_by[path]: path for path in leaves}
-
-
-@torch.inference_mode()
-def _run(network: nn.Module, wanted: dict[str, str], images: npt.NDArray[np.float32]) -> Tensors:
-    """Run the network and return the outputs of the modules ``wanted`` (path → name)."""
-    taken: Tensors = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            del module, inputs
-            # A copy: a ReLU that works in place would overwrite it.
-            taken[name] = output.detach().clone().numpy()
-
-        return hook
-
-    modules = dict(network.named_modules())
-    handles = [modules[path].register_forward_hook(keep(name)) for path, name in wanted.items()]
-    try:
-        network.eval()(torch.from_numpy(images))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return taken

@@ -63,8 +63,9 @@ def save(model: onnx.ModelProto, path: Path, card: Card | None = None) -> None:
     """
     if card is not None:
         set_card(model, card)
-    check(model)
-    write_bytes(path, _to_bytes(model))
+    data = _to_bytes(model)
+    _check(data)
+    write_bytes(path, data)
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -73,8 +74,12 @@ def check(model: onnx.ModelProto) -> None:
     Raises:
         GraphError: It breaks a rule; the node is named. Or it is over 2 GiB.
     """
+    _check(_to_bytes(model))
+
+
+def _check(data: bytes) -> None:
     try:
-        onnx.checker.check_model(_to_bytes(model), full_check=True)
+        onnx.checker.check_model(data, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise GraphError(
             f"not valid ONNX{_at_node(str(err))}: {_gist(str(err))}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import onnx
 import onnx_ir as ir
@@ -24,8 +25,18 @@ from exporter.passes.plain_gemm import plain_gemm
 from exporter.passes.plain_inputs import plain_inputs
 from exporter.passes.remove_noops import remove_noops
 from exporter.passes.run import quiet, run_passes
+from exporter.session import Tensors, open_session
+from exporter.tensor_check import (
+    FLOOR_DB,
+    TensorCheck,
+    check_tensors,
+    random_feed,
+    tensor_bytes,
+)
 
-__all__ = ["PASSES", "optimize"]
+__all__ = ["PASSES", "check_optimized", "optimize"]
+
+_HALF_FLOOR_DB = 40.0  # float16 keeps 11 bits: one rounding leaves about 70 dB
 
 # In the order they run. Shapes come first, as later passes prove their rewrites by them,
 # and again in the next round, when there is more to know.
@@ -77,4 +88,46 @@ def optimize(
                 f"the graph cannot be read: {err}", hint="export the model again"
             ) from err
         results = run_passes(graph, PASSES, progress=progress)
-    return to_proto(graph), results
+    optimized = to_proto(graph)
+    return optimized, results
+
+
+def check_optimized(
+    model: onnx.ModelProto,
+    optimized: onnx.ModelProto,
+    feeds: Sequence[Tensors] = (),
+    *,
+    progress: Progress = silent,
+) -> TensorCheck:
+    """Compare a model with what the passes made of it, on every tensor that survives.
+
+    Args:
+        model: Before the passes.
+        optimized: After them.
+        feeds: Inputs by name; none for a batch of random ones.
+        progress: Told of each run.
+
+    Raises:
+        AccuracyError: A tensor is under the floor; the first in graph order is named.
+        GraphError: ONNX Runtime cannot run one of the two.
+    """
+    known = {name for node in model.graph.node for name in node.output}
+    sizes = {name: size for name, size in tensor_bytes(optimized).items() if name in known}
+    check = check_tensors(
+        sizes,
+        feeds or [random_feed(open_session(optimized).inputs)],
+        (
+            lambda names: open_session(model, outputs=names, alone=False),
+            lambda names: open_session(optimized, outputs=names, alone=False),
+        ),
+        floor_db=_HALF_FLOOR_DB if _is_half(model) else FLOOR_DB,
+        progress=progress,
+    )
+    check.require("the optimized graph against the model it was made from")
+    return check
+
+
+def _is_half(model: onnx.ModelProto) -> bool:
+    """Tell whether weights are 16-bit floats, which a fold rounds again."""
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(weight.data_type in half for weight in model.graph.initializer)

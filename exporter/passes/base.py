@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 __all__ = [
+    "NOTHING",
     "Pass",
     "PassResult",
     "add_constant",
@@ -24,7 +25,9 @@ __all__ = [
     "take_over",
 ]
 
-_NAMED = 3  # how many nodes a reason names before it only counts
+NOTHING = "nothing to do"
+
+_NAMED = 3  # nodes that a reason names; the others are only counted
 
 Array = npt.NDArray[np.generic]
 
@@ -61,16 +64,16 @@ def outcome(
         done: Nodes that were rewritten.
         left: ``"node (why)"`` of nodes that look like it and were left.
     """
-    parts = [f"{what}: {_few(done)}" if done else f"{what}: none"]
+    reason = f"{what}: {_few(done)}" if done else f"{what}: {NOTHING}"
     if left:
-        parts.append(f"left {_few(left)}")
-    return PassResult(name, model, bool(done), "; ".join(parts))
+        reason += f"; left {_few(left)}"
+    return PassResult(name, model, bool(done), reason)
 
 
 def _few(names: Sequence[str]) -> str:
-    """Name the first few and count the rest."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    """Count the names and give the first ones."""
+    more = ", …" if len(names) > _NAMED else ""
+    return f"{len(names)} ({', '.join(names[:_NAMED])}{more})"
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:

@@ -35,7 +35,7 @@ def fold_constants(model: ir.Model) -> PassResult:
     try:
         optimizer.fold_constants(
             model,
-            onnx_shape_inference=True,
+            onnx_shape_inference=False,  # infer_shapes has done it, and says so
             input_size_limit=_MAX_INPUT,
             output_size_limit=_MAX_GROWTH,
         )

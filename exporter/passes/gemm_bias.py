@@ -53,7 +53,9 @@ def _merge(gemm: ir.Node, add: ir.Node) -> str | None:
     rows = weight.shape[0]
     if not is_row(bias, rows):
         return f"what it adds, {list(bias.shape)}, is not a vector of {rows}"
-    vector = np.broadcast_to(bias.ravel(), (rows,))
-    replace_constant(gemm, 2, vector, other.name if other and other.name else f"{gemm.name}.bias")
     take_over(gemm.outputs[0], add.outputs[0])
+    gemm.resize_inputs(3)
+    gemm.replace_input_with(2, other)
+    if bias.shape != (rows,):
+        replace_constant(gemm, 2, np.broadcast_to(bias.ravel(), (rows,)), f"{gemm.name}.bias")
     return None

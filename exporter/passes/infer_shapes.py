@@ -13,7 +13,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from exporter.passes.base import PassResult
+from exporter.passes.base import NOTHING, PassResult
 
 __all__ = ["infer_shapes"]
 
@@ -25,7 +25,7 @@ def infer_shapes(model: ir.Model) -> PassResult:
     after = _known(model)
     names = [name for name, facts in after.items() if before.get(name) != facts]
     unknown = [name for name, (_, shape) in after.items() if shape is None]
-    reason = f"shapes written: {len(names)} of {len(after)} tensors"
+    reason = f"shapes: {len(names)} of {len(after)} tensors" if names else f"shapes: {NOTHING}"
     if unknown:
         reason += f"; {len(unknown)} unknown, first {unknown[0]}"
     return PassResult("infer_shapes", model, bool(names), reason)

@@ -41,7 +41,8 @@ def merge_slices(model: ir.Model) -> PassResult:
         if sole_consumer(node.inputs[0]) is not node:
             left.append(f"{node.name} (others read {node.inputs[0].name!r} too)")
             continue
-        first, second = _cuts(before), _cuts(node)
+        shape = dims(before.inputs[0])
+        first, second = _cuts(before, shape), _cuts(node, shape)
         if first is None or second is None:
             left.append(f"{node.name} (what it cuts is not constant)")
         elif set(first[2].tolist()) & set(second[2].tolist()):
@@ -49,14 +50,13 @@ def merge_slices(model: ir.Model) -> PassResult:
         else:
             _merge(before, node, np.concatenate([first, second], axis=1))
             done.append(str(node.name))
-    return outcome("merge_slices", model, what="Slice into Slice", done=done, left=left)
+    return outcome("merge_slices", model, what="merged into the next Slice", done=done, left=left)
 
 
-def _cuts(node: ir.Node) -> Array | None:
+def _cuts(node: ir.Node, shape: tuple[int | None, ...] | None) -> Array | None:
     """Return starts, ends, axes ≥ 0 and steps as four rows; None when one is not known."""
-    rank = dims(node.inputs[0])
     values = [constant(value) for value in node.inputs[1:5]]
-    if rank is None or len(values) < 2 or values[0] is None or values[1] is None:
+    if shape is None or len(values) < 2 or values[0] is None or values[1] is None:
         return None
     count = values[0].size
     optional = (np.arange(count), np.ones(count, np.int64))
@@ -67,7 +67,7 @@ def _cuts(node: ir.Node) -> Array | None:
         elif values[index] is None:
             return None
     rows = np.array([np.asarray(value, np.int64) for value in values])
-    rows[2] %= len(rank)
+    rows[2] %= len(shape)
     return rows
 
 

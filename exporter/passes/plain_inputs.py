@@ -29,4 +29,4 @@ def plain_inputs(model: ir.Model) -> PassResult:
     if model.functions:
         done += [f"function {name}" for _, name, _ in model.functions]
         InlinePass()(model)
-    return outcome("plain_inputs", model, what="weights or functions made plain", done=done)
+    return outcome("plain_inputs", model, what="made plain", done=done)
