@@ -1,0 +1,124 @@
+"""Move tensors by constants, without moving a result (the algebra of full-range INT8).
+
+before:  x → Conv(W, b) → Relu → y → Conv(V, d) → z
+after:   x → Conv(W, b − c) → Clip(min = −c) → y.shifted → Conv(V, d + c·ΣV) → z
+
+With y.shifted = y − c::
+
+    max(W∗x + b, 0) − c  =  max(W∗x + b − c, −c)
+    V∗y + d              =  V∗(y − c) + d + c·ΣV        (no zero padding)
+
+ΣV is the sum over all but the output channel. Where V will be quantized, the sum of its
+quantized values must be used, so that c cancels exactly in what is computed: hence the
+``weights`` argument. Through an addition the constants add; the one that makes up the
+difference goes into the bias of the branch (:mod:`exporter.shifts`).
+
+A tensor that moved gets a name of its own, ``<name>.shifted``: it has other values than
+the tensor it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.passes.base import Array, add_constant, constant, is_op, replace_constant
+
+__all__ = ["SUFFIX", "shift_tensors"]
+
+SUFFIX = ".shifted"
+
+Weights = Callable[[ir.Value], Array]
+
+
+def shift_tensors(
+    graph: ir.Graph, constants: Mapping[str, float], *, weights: Weights | None = None
+) -> None:
+    """Rewrite a graph in place so that each named tensor holds its value minus a constant.
+
+    Args:
+        graph: Float, every tensor named.
+        constants: Tensor name → constant in real units, complete and consistent, as
+            :meth:`exporter.shifts.Shifts.constants` returns it.
+        weights: Weight initializer → the values it will be computed with; by default its own.
+    """
+    if not constants:
+        return
+    values = weights or _own_values
+    for node in tuple(graph):
+        taken = (
+            constants.get(str(node.inputs[0].name), 0.0) if node.inputs and node.inputs[0] else 0.0
+        )
+        given = constants.get(str(node.outputs[0].name), 0.0)
+        if not (taken or given):
+            continue
+        if is_op(node, "Conv", "Gemm"):
+            _move_bias(node, taken, given, values)
+        elif is_op(node, "BatchNormalization"):
+            _move_norm(node, taken, given)
+        elif is_op(node, "Relu", "Clip"):
+            _move_bounds(graph, node, given)
+    for node in graph:
+        for value in node.outputs:
+            if value.name in constants:
+                value.name = f"{value.name}{SUFFIX}"
+
+
+def _own_values(value: ir.Value) -> Array:
+    if value.const_value is None:
+        raise ValueError(f"{value.name!r} is no constant")
+    return value.const_value.numpy()
+
+
+def _move_bias(node: ir.Node, taken: float, given: float, values: Weights) -> None:
+    """B → b + taken·ΣW − given, in float64, rounded once."""
+    weight = node.inputs[1]
+    if weight is None:
+        raise ValueError(f"{node.name!r} has no weight")
+    array = values(weight).astype(np.float64)
+    # Output channels lie on axis 0, but in a Gemm whose weight is not transposed.
+    columns = is_op(node, "Gemm") and not node.attributes.get_int("transB", 0)
+    sums = array.sum(axis=0) if columns else array.reshape(len(array), -1).sum(axis=1)
+    old = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = np.zeros(len(sums)) if old is None else old.astype(np.float64)
+    dtype = _own_values(weight).dtype
+    moved = (bias + taken * sums - given).astype(dtype)
+    replace_constant(node, 2, moved, f"{node.name}.bias")
+
+
+def _move_norm(node: ir.Node, taken: float, given: float) -> None:
+    """μ → μ − taken, β → β − given: γ·(x + taken − μ)/σ + β − given."""
+    for index, shift, what in ((3, taken, "mean"), (2, given, "bias")):
+        old = constant(node.inputs[index])
+        if old is not None and shift:
+            moved = (old.astype(np.float64) - shift).astype(old.dtype)
+            replace_constant(node, index, moved, f"{node.name}.{what}")
+
+
+def _move_bounds(graph: ir.Graph, node: ir.Node, shift: float) -> None:
+    """Relu → Clip(min = −shift); Clip(a, b) → Clip(a − shift, b − shift)."""
+    bounds = [0.0, None] if is_op(node, "Relu") else [_scalar(v) for v in node.inputs[1:3]]
+    source = node.inputs[0]
+    dtype = np.float32 if source is None or source.dtype is None else source.dtype.numpy()
+    inputs: list[ir.Value | None] = [source]
+    for bound, side in zip(bounds, ("min", "max"), strict=False):
+        name = f"{node.outputs[0].name}{SUFFIX}.{side}"
+        moved = None if bound is None else np.asarray(bound - shift, dtype)
+        inputs.append(None if moved is None else add_constant(graph, name, moved))
+    while inputs[-1] is None:
+        inputs.pop()
+    output = node.outputs[0]
+    clip = ir.Node("", "Clip", inputs, num_outputs=1, name=node.name)
+    clip.outputs[0].type, clip.outputs[0].shape = output.type, output.shape
+    kept = output.name
+    graph.insert_before(node, clip)
+    ir.convenience.replace_all_uses_with(output, clip.outputs[0])
+    graph.remove(node, safe=True)
+    clip.outputs[0].name = kept
+
+
+def _scalar(value: ir.Value | None) -> float | None:
+    array = constant(value)
+    return None if array is None else float(array.reshape(()))
