@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import BuildError, InputError, MissingBackendError
+from core.errors import BuildError, MissingBackendError
 from deploy.build_progress import BuildProgress
 from deploy.flavour import Flavour
-from deploy.manifest import Binding, ShapeRange
+from deploy.manifest import Binding
 from deploy.network_facts import bindings, layer_precisions
-from deploy.onnx_reader import TensorType
-from deploy.target import BuildTarget, OptimizationProfile
+from deploy.profiles import Profiles
+from deploy.target import BuildTarget
 from deploy.trt_log import ParserFault, TensorrtLog, build_failure, parser_failure
 
-__all__ = ["DEFAULT_PROFILE", "Network", "compile_plan", "parse", "resolve_profiles"]
-
-DEFAULT_PROFILE = OptimizationProfile(1, 8, 32)
-Profiles = tuple[Mapping[str, ShapeRange], ...]
+__all__ = ["Network", "compile_plan", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,49 +130,3 @@ def _configure(network: Network, target: BuildTarget, profiles: Profiles, monito
             ) from err
     config.clear_flag(trt.BuilderFlag.TF32)
     return config
-
-
-def resolve_profiles(
-    inputs: Sequence[TensorType], asked: Sequence[OptimizationProfile], where: str
-) -> Profiles:
-    """Return the shapes of every input in every profile.
-
-    Args:
-        inputs: The graph's inputs; the first dimension is the batch.
-        asked: Batch sizes; none for the default, or for the network's own batch where fixed.
-        where: The file, for the error text.
-
-    Raises:
-        InputError: An input's shape is unknown or free in more than its batch, or its batch
-            is fixed and another one was asked for.
-    """
-    if not inputs:
-        raise InputError(f"{where}: has no inputs", hint="export the network with an input")
-    fixed = {t.shape[0] for t in inputs if t.shape and isinstance(t.shape[0], int)}
-    for size in fixed:
-        for profile in asked:
-            if (profile.min, profile.max) != (size, size):
-                raise InputError(
-                    f"{where}: its batch is fixed at {size}, --batch asks for {profile}",
-                    hint=f"leave --batch out, say --batch {size}, or export with a dynamic batch",
-                )
-    own = tuple(OptimizationProfile(size, size, size) for size in fixed if isinstance(size, int))
-    profiles = tuple(asked) or own[:1] or (DEFAULT_PROFILE,)
-    return tuple({t.name: _range(t, profile, where) for t in inputs} for profile in profiles)
-
-
-def _range(tensor: TensorType, profile: OptimizationProfile, where: str) -> ShapeRange:
-    if not tensor.shape:
-        raise InputError(
-            f"{where}: the shape of input {tensor.name!r} is unknown",
-            hint="export it with a shape, e.g. (N, 3, 224, 224)",
-        )
-    rest = [d for d in tensor.shape[1:] if isinstance(d, int) and d > 0]
-    if len(rest) < len(tensor.shape) - 1:
-        raise InputError(
-            f"{where}: input {tensor.name!r} is {tensor.shape}; only its batch may be free",
-            hint="export it with a fixed channel count, height and width",
-        )
-    batch = tensor.shape[0]
-    sizes = (profile.min, profile.opt, profile.max)
-    return ShapeRange(*((batch if isinstance(batch, int) else n, *rest) for n in sizes))

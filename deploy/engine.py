@@ -22,12 +22,13 @@ from core.artifacts import sha256_bytes, sha256_file, write_whole
 from core.errors import InputError, MissingBackendError
 from core.progress import Progress, silent
 from deploy.build_progress import BuildProgress, deferred_interrupt
-from deploy.builder import Network, Profiles, compile_plan, parse, resolve_profiles
+from deploy.builder import Network, compile_plan, parse
 from deploy.flavour import Flavour, load_flavour
 from deploy.host import find_gpus
 from deploy.manifest import Manifest, manifest_path
 from deploy.onnx_reader import Graph, read_graph
 from deploy.plan_header import HEADER_BYTES, parse_header
+from deploy.profiles import Profiles, resolve_profiles
 from deploy.refusals import refuse_graph, refuse_target
 from deploy.target import BuildTarget
 from deploy.trt_log import Listener, TensorrtLog
@@ -94,7 +95,7 @@ def build(
     start = time.monotonic()
     data = _read(onnx_path, output)
     source = _examine(data, onnx_path)
-    profiles = resolve_profiles(source.graph.inputs, target.profiles, str(onnx_path))
+    profiles = resolve_profiles(source.graph.inputs, target, str(onnx_path))
     flavour = flavour or load_flavour()
     _refuse_machine(flavour, target)
     refuse_graph(source.graph, str(onnx_path), target.capabilities)

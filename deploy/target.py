@@ -22,6 +22,7 @@ __all__ = [
     "capability_of",
     "describe",
     "parse_batch",
+    "parse_size",
     "parse_targets",
 ]
 
@@ -195,6 +196,18 @@ def parse_batch(text: str) -> OptimizationProfile:
     return OptimizationProfile(sizes[0], sizes[len(sizes) // 2], sizes[-1])
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Read ``224`` or ``1024x2048``, height first.
+
+    Raises:
+        InputError: Something else.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text.strip().lower())
+    if not found:
+        raise InputError(f"--size {text!r} is not a size", hint="write 224, or 1024x2048")
+    return int(found[1]), int(found[2] or found[1])
+
+
 @dataclass(frozen=True, slots=True)
 class BuildTarget:
     """Everything that is asked of a build besides the network.
@@ -202,12 +215,14 @@ class BuildTarget:
     Attributes:
         profiles: Optimization profiles in TensorRT's order; empty for the default, which is
             1,8,32, or the network's own batch where that is fixed.
+        size: (height, width) for a network that leaves them free.
         capabilities: GPUs to build for; empty for the flavour's own default.
         optimization_level: TensorRT's builder optimization level, 0 to 5; None for its default.
         workspace_bytes: Most scratch memory a kernel may take on the GPU; None for its default.
     """
 
     profiles: tuple[OptimizationProfile, ...] = ()
+    size: tuple[int, int] | None = None
     capabilities: tuple[ComputeCapability, ...] = ()
     optimization_level: int | None = None
     workspace_bytes: int | None = None

@@ -150,6 +150,17 @@ def test_an_input_that_cannot_take_the_batch_is_named(tmp_path, shape, batch, sa
     assert names(tmp_path) == ["n.onnx"]
 
 
+def test_free_images_take_a_size(tmp_path):
+    source = write(tmp_path / "n.onnx", shape=("N", 3, "H", "W"))
+    manifest = build(source, BuildTarget(size=(16, 24)), tmp_path / "n.engine").manifest
+    assert manifest.profiles[0]["input"].max == (32, 3, 16, 24)
+    assert manifest.inputs[0].shape == (-1, 3, -1, -1)
+    fixed = write(tmp_path / "n.onnx")
+    assert build(fixed, BuildTarget(size=(8, 8)), tmp_path / "n.engine").plan.exists()
+    with pytest.raises(InputError, match="images are 8x8, --size asks for 8x9"):
+        build(fixed, BuildTarget(size=(8, 9)), tmp_path / "n.engine")
+
+
 # ── refusals ─────────────────────────────────────────────────────────────────────────────
 
 U8, I32, F32 = np.uint8, np.int32, np.float32
@@ -522,6 +533,7 @@ def test_verbose_shows_tensorrts_log(tmp_path):
         (["--target", "RTX 6000"], 2, "more than one GPU"),
         (["--target", "orin"], 6, "Jetson Orin"),
         (["--level", "9"], 2, "not 0 to 5"),
+        (["--size", "8by8"], 2, "not a size"),
         (["-o", "/proc/none/n.engine"], 8, "cannot be written"),
     ],
 )

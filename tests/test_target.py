@@ -10,6 +10,7 @@ from deploy.target import (
     OptimizationProfile,
     capability_of,
     parse_batch,
+    parse_size,
     parse_targets,
 )
 
@@ -149,3 +150,11 @@ def test_only_sizes_in_order_make_a_profile(sizes):
 def test_numbers_without_a_meaning_are_refused(options):
     with pytest.raises(InputError):
         BuildTarget(**options)
+
+
+def test_sizes_are_read_height_first():
+    assert parse_size("224") == (224, 224)
+    assert parse_size("1024x2048") == parse_size("1024×2048") == (1024, 2048)
+    for text in ("", "x", "0", "224x", "224x0", "1e3", "-1", "1000000"):
+        with pytest.raises(InputError, match="not a size"):
+            parse_size(text)

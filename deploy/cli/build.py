@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.target import BuildTarget, parse_batch, parse_targets
+from deploy.target import BuildTarget, parse_batch, parse_size, parse_targets
 
 if TYPE_CHECKING:
     from core.progress import Progress
@@ -43,6 +43,9 @@ _MB = 1 << 20
     help="Batch sizes to serve; again for a second profile.  [default: 1,8,32]",
 )
 @click.option(
+    "--size", metavar="HxW", help="Image size, for a network that leaves height and width free."
+)
+@click.option(
     "--target",
     metavar="GPU,…",
     help='GPUs to build for: sm86, 8.9, "RTX 3090", L4.  [default: the flavour\'s own set]',
@@ -56,6 +59,7 @@ def command(
     output: Path | None,
     flavour: str,
     batch: tuple[str, ...],
+    size: str | None,
     target: str | None,
     level: int | None,
     workspace: int | None,
@@ -71,6 +75,7 @@ def command(
 
     asked = BuildTarget(
         profiles=tuple(map(parse_batch, batch)),
+        size=parse_size(size) if size is not None else None,
         capabilities=parse_targets(target) if target is not None else (),
         optimization_level=level,
         workspace_bytes=workspace * _MB if workspace else None,
@@ -125,8 +130,8 @@ def _summary(artifact: EngineArtifact) -> str:
         ("by", f"{name} {manifest.version}"),
         ("for", ", ".join(manifest.targets) or "GPUs that its header does not name"),
         *(("batch", _batches(profile)) for profile in _profiles(manifest)),
-        ("takes", ", ".join(map(_tensor, manifest.inputs))),
-        ("gives", ", ".join(map(_tensor, manifest.outputs))),
+        ("takes", ", ".join(_tensor(b, manifest) for b in manifest.inputs)),
+        ("gives", ", ".join(_tensor(b, manifest) for b in manifest.outputs)),
         ("layers", _layers(manifest)),
         ("took", f"{artifact.seconds:.1f} s, {artifact.peak_bytes / 1e6:.0f} MB of memory"),
     ]
@@ -145,9 +150,13 @@ def _batches(sizes: tuple[int, int, int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}, tuned for {best}"
 
 
-def _tensor(binding: Binding) -> str:
-    shape = ", ".join("N" if size < 0 else str(size) for size in binding.shape)
-    return f"{binding.name} {binding.dtype} ({shape})"
+def _tensor(binding: Binding, manifest: Manifest) -> str:
+    """Return ``input float32 batch×3×224×224``; free sizes are those of the profile."""
+    known = manifest.profiles[0].get(binding.name)
+    sizes = ["batch" if n < 0 else str(n) for n in binding.shape[:1]]
+    for at, n in enumerate(binding.shape[1:], start=1):
+        sizes.append(str(known.max[at] if n < 0 and known else n).replace("-1", "?"))
+    return f"{binding.name} {binding.dtype} {'×'.join(sizes)}"
 
 
 def _layers(manifest: Manifest) -> str:
