@@ -1,0 +1,135 @@
+"""The images that a comparison or an evaluation runs on, and what it records of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calib_data.batches import batches, data_digest, sample
+from calib_data.open import open_data
+from calib_data.preprocess import PreprocessSpec, preprocess_option
+from calib_data.sources import Source
+from core.errors import InputError
+
+__all__ = ["DataRecord", "ImageRequest", "Images", "open_images"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What a user asked for: which images, how many, in batches of how many, prepared how.
+
+    Attributes:
+        data: As :func:`~calib_data.open.open_data` reads it.
+        images: How many, picked by ``seed``; None for all, in their own order.
+        preprocess: As :func:`~calib_data.preprocess.preprocess_option` reads it; None for
+            what the model says.
+    """
+
+    data: str = "fashion-mnist:test"
+    images: int | None = None
+    batch: int = 8
+    seed: int = 0
+    preprocess: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """What an artifact says of the images it was made with.
+
+    Attributes:
+        name: The source's name.
+        sha256: Digest of the images' contents, whatever their order.
+        images: How many.
+        preprocess: The spec as JSON; None for data that came prepared.
+    """
+
+    name: str
+    sha256: str
+    images: int
+    preprocess: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "images": self.images,
+            "preprocess": self.preprocess,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DataRecord:
+        """Read what :meth:`to_json` wrote; KeyError or TypeError when it is something else."""
+        return cls(value["name"], value["sha256"], int(value["images"]), value["preprocess"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Some images of a source, how they are prepared, and how many travel together."""
+
+    source: Source
+    indices: npt.NDArray[np.int64]
+    spec: PreprocessSpec | None
+    batch: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Yield the indices, (n,), and the network inputs, float32 (n, 3, h, w), of a batch."""
+        return batches(self.source, self.indices, self.spec, batch=self.batch)
+
+    def record(self) -> DataRecord:
+        """Return what an artifact should say of these images."""
+        return DataRecord(
+            name=self.source.name,
+            sha256=data_digest(self.source, self.indices),
+            images=len(self),
+            preprocess=self.spec.to_json() if self.spec else None,
+        )
+
+
+def open_images(request: ImageRequest, specs: Mapping[str, PreprocessSpec | None]) -> Images:
+    """Open the images that were asked for, to be prepared as the models want it.
+
+    Args:
+        request: What the user asked for.
+        specs: Model → the spec it carries, if any.
+
+    Raises:
+        InputError: No such data, too few images, two models that want their images
+            prepared differently, or nothing that says how to prepare them.
+    """
+    source = open_data(request.data)
+    indices = sample(source, request.images, seed=request.seed)
+    if source.preprocessed:
+        spec = None
+    elif request.preprocess is not None:
+        spec = preprocess_option(request.preprocess)
+    else:
+        spec = _common_spec(specs)
+    return Images(source, indices, spec, request.batch)
+
+
+def _common_spec(specs: Mapping[str, PreprocessSpec | None]) -> PreprocessSpec:
+    """Return the one spec that all models which carry any agree on."""
+    known = {name: spec for name, spec in specs.items() if spec is not None}
+    if not known:
+        raise InputError(
+            f"{', '.join(specs)}: nothing says how to prepare images for this model",
+            hint="give --preprocess (a preset such as imagenet-v2, or numbers), "
+            "or an .npz of preprocessed float32 images",
+        )
+    (first, spec), *others = known.items()
+    for name, other in others:
+        if other != spec:
+            raise InputError(
+                f"{first} and {name} want their images prepared differently "
+                f"({spec.to_json()} and {other.to_json()})",
+                hint="export both from the same weights, or settle it with --preprocess",
+            )
+    return spec

@@ -1,0 +1,72 @@
+"""How many bytes each tensor of a network takes, known before it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx
+
+__all__ = ["tensor_sizes"]
+
+_SMALL_ELEMENTS = 64  # shapes and axes that shape inference reads are smaller
+
+
+def tensor_sizes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return the bytes of each tensor whose shape follows from the inputs' shapes.
+
+    Args:
+        model: A graph; it is left as it is.
+        shapes: Shape of each input, by name.
+
+    Returns:
+        Tensor → bytes; a tensor whose shape is not known is left out.
+    """
+    skeleton = _skeleton(model, shapes)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return {}  # an operator it does not know; the sizes are a help, not a need
+    sizes: dict[str, int] = {}
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        tensor = value.type.tensor_type
+        shape = [dim.dim_value for dim in tensor.shape.dim]
+        if tensor.HasField("shape") and all(shape) and tensor.elem_type:
+            sizes[value.name] = math.prod(shape) * _bytes_of(tensor.elem_type)
+    return sizes
+
+
+def _bytes_of(elem_type: int) -> int:
+    """Return the bytes of one element; 1 for those below a byte."""
+    return max(1, onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
+
+
+def _skeleton(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Return the graph without its weights, for inputs of given shapes.
+
+    Weights become inputs of their shape: shape inference copies the whole model, twice.
+    """
+    graph = onnx.GraphProto(name=model.graph.name)
+    graph.node.extend(model.graph.node)
+    large = {}
+    for initializer in model.graph.initializer:
+        if math.prod(initializer.dims) <= _SMALL_ELEMENTS:
+            graph.initializer.append(initializer)
+        else:
+            large[initializer.name] = onnx.helper.make_tensor_value_info(
+                initializer.name, initializer.data_type, list(initializer.dims)
+            )
+    for value in model.graph.input:
+        if value.name in shapes:
+            elem_type = value.type.tensor_type.elem_type
+            shape = list(shapes[value.name])
+            graph.input.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shape))
+    graph.input.extend(large.values())
+    # Only the names of the outputs: their declared shapes are of any batch.
+    graph.output.extend(onnx.ValueInfoProto(name=output.name) for output in model.graph.output)
+    return onnx.helper.make_model(
+        graph,
+        opset_imports=model.opset_import,
+        ir_version=max(model.ir_version, 4),
+        functions=model.functions,
+    )
