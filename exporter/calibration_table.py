@@ -1,0 +1,203 @@
+"""The chosen amax of each tensor, and how it was chosen: ``calibration.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.artifacts import read_json, sha256_file, write_json
+from core.errors import CalibrationError, InputError
+from exporter.histogram import Histogram
+from exporter.plan import QuantizationPlan
+from exporter.statistics import Statistics, read_statistics
+from exporter.thresholds import Method, choose_amax, clipped_share, expected_sqnr_db
+
+__all__ = ["CalibrationTable", "TensorAmax", "choose_amaxes"]
+
+_KIND = "strata calibration table"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorAmax:
+    """The choice for one tensor.
+
+    Attributes:
+        amax: Magnitude that becomes code 127, real units, a float32; > 0.
+        method: What chose it.
+        scale: The tensor whose scale it takes: its own name, or that of its group.
+        clipped: Share of the values seen that lie beyond, in [0, 1].
+        sqnr_db: Of the values seen, quantized; inf when there is no error.
+    """
+
+    amax: float
+    method: str
+    scale: str
+    clipped: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTable:
+    """All choices, and what they were made from.
+
+    Attributes:
+        model: SHA-256 of the ONNX file the statistics are of.
+        statistics: SHA-256 of ``statistics.npz``.
+        method: What was asked for.
+        preprocess: JSON of the preprocess spec; empty when the data came preprocessed.
+        images: How many were seen.
+        images_sha256: Digest of the set of them.
+        tensors: Name → choice, in the order of the graph.
+    """
+
+    model: str
+    statistics: str
+    method: str
+    preprocess: str
+    images: int
+    images_sha256: str
+    tensors: Mapping[str, TensorAmax]
+
+    def write(self, path: Path) -> None:
+        """Write the table as JSON made for reading and for diffs.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        value = {
+            "kind": _KIND,
+            "version": _VERSION,
+            "parents": {"model": self.model, "statistics": self.statistics},
+            "method": self.method,
+            "preprocess": json.loads(self.preprocess) if self.preprocess else None,
+            "images": self.images,
+            "images_sha256": self.images_sha256,
+            "tensors": {name: _to_json(choice) for name, choice in self.tensors.items()},
+        }
+        write_json(path, value)
+
+    @classmethod
+    def read(cls, path: Path) -> CalibrationTable:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            InputError: Missing, not such a table, or an amax that is not finite and > 0.
+        """
+        value = read_json(path, what="calibration table")
+        hint = "make it again with strata quantize"
+        try:
+            if value["kind"] != _KIND or value["version"] != _VERSION:
+                raise InputError(
+                    f"{path}: not a calibration table of version {_VERSION}", hint=hint
+                )
+            spec = value["preprocess"]
+            return cls(
+                str(value["parents"]["model"]),
+                str(value["parents"]["statistics"]),
+                str(value["method"]),
+                "" if spec is None else json.dumps(spec, separators=(",", ":")),
+                int(value["images"]),
+                str(value["images_sha256"]),
+                {str(name): _from_json(entry) for name, entry in value["tensors"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise InputError(
+                f"{path}: an entry is not as a calibration table has it "
+                f"({type(err).__name__}: {err})",
+                hint=hint,
+            ) from err
+
+
+def choose_amaxes(plan: QuantizationPlan, statistics: Path, method: Method) -> CalibrationTable:
+    """Choose the amax of each tensor of a plan; tensors that share a scale get one together.
+
+    Args:
+        plan: What is to be quantized.
+        statistics: ``statistics.npz``.
+        method: How to choose.
+
+    Raises:
+        CalibrationError: A tensor held nothing, nothing but zeros, NaN or Inf.
+        InputError: The file cannot be read, or has no statistics of a tensor.
+    """
+    found = read_statistics(statistics)
+    _require_all(plan, found, statistics)
+    amaxes: dict[str, tuple[float, Method]] = {}
+    for scale, members in plan.groups.items():
+        histogram = reduce(add, (found.tensors[name] for name in members))
+        _require_usable(histogram, members[0], len(found.images))
+        amax, used = choose_amax(histogram, method)
+        amaxes[scale] = float(np.float32(amax)), used
+    tensors = {}
+    for activation in plan.activations:
+        amax, used = amaxes[activation.scale]
+        histogram = found.tensors[activation.tensor]
+        tensors[activation.tensor] = TensorAmax(
+            amax,
+            str(used),
+            activation.scale,
+            clipped_share(histogram, amax),
+            expected_sqnr_db(histogram, amax),
+        )
+    return CalibrationTable(
+        found.model,
+        sha256_file(statistics),
+        str(method),
+        found.preprocess,
+        len(found.images),
+        found.images_sha256,
+        tensors,
+    )
+
+
+def _require_all(plan: QuantizationPlan, found: Statistics, path: Path) -> None:
+    missing = [a.tensor for a in plan.activations if a.tensor not in found.tensors]
+    if missing:
+        raise InputError(
+            f"{path}: no statistics of {len(missing)} tensors to quantize, such as {missing[0]!r}",
+            hint="calibrate with the same --include, --exclude or --plan, or with none of them",
+        )
+
+
+def _require_usable(histogram: Histogram, tensor: str, images: int) -> None:
+    if histogram.nonfinite or histogram.count == 0 or histogram.amax == 0.0:
+        what = f"{histogram.nonfinite} NaN or Inf" if histogram.nonfinite else "nothing but zeros"
+        raise CalibrationError(
+            f"tensor {tensor!r} holds {what} over {images} images: no scale can be taken",
+            hint="calibrate with more images, or leave the layers that read it in float: --exclude",
+        )
+
+
+def _to_json(choice: TensorAmax) -> dict[str, Any]:
+    return {
+        # The shortest text that reads back as the same float32.
+        "amax": float(str(np.float32(choice.amax))),
+        "method": choice.method,
+        "scale": choice.scale,
+        "clipped": float(f"{choice.clipped:.3g}"),
+        "sqnr_db": round(choice.sqnr_db, 2) if math.isfinite(choice.sqnr_db) else None,
+    }
+
+
+def _from_json(entry: Mapping[str, Any]) -> TensorAmax:
+    with np.errstate(over="ignore"):  # to inf, which is refused
+        amax = float(np.float32(entry["amax"]))
+    if not 0.0 < amax < math.inf:
+        raise ValueError(f"amax {entry['amax']} is not finite and > 0")
+    sqnr = entry["sqnr_db"]
+    return TensorAmax(
+        amax,
+        str(entry["method"]),
+        str(entry["scale"]),
+        float(entry["clipped"]),
+        math.inf if sqnr is None else float(sqnr),
+    )
