@@ -1,0 +1,218 @@
+"""Put a plan and its scales into the graph: QuantizeLinear and DequantizeLinear.
+
+An activation T, read by Conv c with weight W and bias b:
+
+    before:  T ─────────────────────────────────────────────► c(T, W, b)
+    after:   T ─► Q ─► T.quantized ─► DQ ─► T.dequantized ───► c(·, ·, b)
+             W.quantized (int8) ─► DQ ─► W.dequantized ────────────┘
+
+Every zero point is 0, scales are amax / 127: one for a tensor, one for each output channel
+of a weight. The bias stays float: an int32 bias behind a DQ is an error to TensorRT's parser.
+Source: ONNX QuantizeLinear and DequantizeLinear; TensorRT, "Explicit quantization".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from core.errors import GraphError
+from core.int8 import quantize, scale_of
+from exporter.graph_file import to_proto
+from exporter.passes.base import Array, add_constant, free_name
+from exporter.placement import named_graph
+from exporter.plan import Activation, QuantizationPlan, Weight
+
+__all__ = ["insert_qdq"]
+
+_OLDEST_OPSET = 13
+
+_Scales = npt.NDArray[np.float32]
+
+
+def insert_qdq(
+    model: onnx.ModelProto,
+    plan: QuantizationPlan,
+    amaxes: Mapping[str, float],
+    *,
+    half: bool = False,
+) -> onnx.ModelProto:
+    """Return the graph with Q/DQ pairs and INT8 weights.
+
+    Args:
+        model: The float32 graph that the plan is of; untouched.
+        plan: Which tensors, read by which nodes.
+        amaxes: Activation → magnitude that becomes code 127, real units, > 0.
+        half: Take scales that float16 holds too, and quantize with those.
+
+    Raises:
+        GraphError: The plan does not fit the graph, a weight is not finite, or a scale is
+            too large or small for float16.
+        KeyError: An activation has no amax (a bug in the caller).
+    """
+    graph_model = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    opset = graph_model.opset_imports.get("", 0)
+    if opset < _OLDEST_OPSET:
+        raise GraphError(
+            f"opset {opset}: scales for each channel need opset {_OLDEST_OPSET}",
+            hint="export at opset 19, or convert with onnx.version_converter.convert_version",
+        )
+    editor = _Editor(graph_model.graph, half=half)
+    for activation in plan.activations:
+        editor.quantize_activation(activation, amaxes[activation.tensor])
+    for weight in plan.weights:
+        editor.quantize_weight(weight)
+    return to_proto(graph_model)
+
+
+class _Editor:
+    """Edits one graph."""
+
+    def __init__(self, graph: ir.Graph, *, half: bool) -> None:
+        self.graph = graph
+        self.half = half
+        self.nodes = {str(node.name): node for node in graph}
+        self.values = {str(value.name): value for value in graph.inputs}
+        self.values |= {str(v.name): v for node in graph for v in node.outputs}
+        self.first = next(iter(graph))
+
+    def quantize_activation(self, activation: Activation, amax: float) -> None:
+        """Put a pair behind a tensor, for its readers."""
+        value = self.values.get(activation.tensor)
+        if value is None:
+            raise GraphError(
+                f"the plan quantizes {activation.tensor!r}, which the graph does not have",
+                hint="plan again for this model: strata quantize MODEL --print-plan",
+            )
+        readers = self._readers(activation.readers, value)
+        name = activation.tensor
+        scale = self._scale(np.float64(amax), name)
+        scale_value = self._constant(f"{name}.scale", scale)
+        zero = self._constant(f"{name}.zero_point", np.zeros((), np.int8))
+        quantized = self._node(
+            "QuantizeLinear", f"{name}.quantize", [value, scale_value, zero], f"{name}.quantized"
+        )
+        pair = [
+            quantized,
+            self._node(
+                "DequantizeLinear",
+                f"{name}.dequantize",
+                [quantized.outputs[0], scale_value, zero],
+                f"{name}.dequantized",
+            ),
+        ]
+        self._describe(pair[0].outputs[0], ir.DataType.INT8, value.shape)
+        self._describe(pair[1].outputs[0], ir.DataType.FLOAT, value.shape)
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.first, pair)
+        else:
+            self.graph.insert_after(producer, pair)
+        _rewire(readers, value, pair[1].outputs[0])
+
+    def quantize_weight(self, weight: Weight) -> None:
+        """Make an initializer INT8, for its readers; the float one stays for others only."""
+        value = self.graph.initializers.get(weight.tensor)
+        if value is None or value.const_value is None:
+            raise GraphError(
+                f"the plan quantizes weight {weight.tensor!r}, which the graph does not have",
+                hint="plan again for this model: strata quantize MODEL --print-plan",
+            )
+        readers = self._readers(weight.readers, value)
+        array = value.const_value.numpy()
+        scale, codes = self._quantized(weight, array)
+        name = weight.tensor
+        channels = np.zeros(scale.shape, np.int8)
+        node = self._node(
+            "DequantizeLinear",
+            f"{name}.dequantize",
+            [
+                self._constant(f"{name}.quantized", codes),
+                self._constant(f"{name}.scale", scale),
+                self._constant(f"{name}.zero_point", channels),
+            ],
+            f"{name}.dequantized",
+            axis=weight.axis,
+        )
+        self._describe(node.outputs[0], ir.DataType.FLOAT, value.shape)
+        earliest = next(node for node in self.graph if node in readers)
+        self.graph.insert_before(earliest, node)
+        _rewire(readers, value, node.outputs[0])
+        if not value.uses() and not value.is_graph_output():
+            del self.graph.initializers[weight.tensor]
+
+    def _quantized(self, weight: Weight, array: Array) -> tuple[_Scales, npt.NDArray[np.int8]]:
+        """Return a weight's scales, (C,), and its codes."""
+        if not -array.ndim <= weight.axis < array.ndim or array.dtype != np.float32:
+            raise GraphError(
+                f"weight {weight.tensor!r} is {array.dtype} {array.shape}: no float32 axis "
+                f"{weight.axis} to quantize along",
+                hint="correct the axis in the plan, or remove the weight from it",
+            )
+        floats = array.astype(np.float32, copy=False)
+        others = tuple(i for i in range(array.ndim) if i != weight.axis % array.ndim)
+        amax = np.abs(floats).max(axis=others)
+        if not np.isfinite(amax).all():
+            bad = int(np.flatnonzero(~np.isfinite(amax))[0])
+            raise GraphError(
+                f"weight {weight.tensor!r}: channel {bad} holds NaN or Inf",
+                hint="train again, or load a sound checkpoint",
+            )
+        scale = self._scale(amax, weight.tensor)
+        return scale, quantize(floats, scale, weight.axis)
+
+    def _scale(self, amax: npt.NDArray[np.floating] | np.float64, name: str) -> _Scales:
+        """Return the scales of amaxes, float32 of the same shape, 0 becoming 1."""
+        scale = scale_of(amax)
+        if not self.half:
+            return scale
+        with np.errstate(over="ignore"):
+            rounded = scale.astype(np.float16)
+        # Rounded down, the scale of tiny values could clip them.
+        low = rounded.astype(np.float64) * 127.5 < amax
+        rounded = np.where(low, np.nextafter(rounded, np.float16(np.inf)), rounded)
+        if not np.isfinite(rounded).all():
+            raise GraphError(
+                f"{name!r}: amax {np.max(amax):g} needs a scale beyond float16's 65504",
+                hint="keep the rest of the graph in float32: --float fp32",
+            )
+        return rounded.astype(np.float32)
+
+    def _readers(self, names: Iterable[str], value: ir.Value) -> list[ir.Node]:
+        """Return nodes by name, all of which read ``value``."""
+        consumers = {str(node.name): node for node in value.consumers()}
+        missing = [name for name in names if name not in consumers]
+        if missing:
+            raise GraphError(
+                f"the plan says that node {missing[0]!r} reads {value.name!r}, which it does not",
+                hint="plan again for this model: strata quantize MODEL --print-plan",
+            )
+        return [consumers[name] for name in names]
+
+    def _node(
+        self, op: str, name: str, inputs: list[ir.Value], output: str, axis: int | None = None
+    ) -> ir.Node:
+        attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+        node = ir.Node("", op, inputs, attributes, name=name)
+        node.outputs[0].name = free_name(self.graph, output)
+        return node
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        return add_constant(self.graph, name, array)
+
+    @staticmethod
+    def _describe(value: ir.Value, dtype: ir.DataType, shape: ir.Shape | None) -> None:
+        value.type, value.shape = ir.TensorType(dtype), shape
+
+
+def _rewire(readers: Iterable[ir.Node], old: ir.Value, new: ir.Value) -> None:
+    """Let nodes read one tensor in place of another, wherever they read it."""
+    for node in readers:
+        for index, value in enumerate(node.inputs):
+            if value is old:
+                node.replace_input_with(index, new)
