@@ -82,7 +82,8 @@ def check_tensors(
         progress: Told of each run.
     """
     found: dict[str, Difference] = {}
-    images = max(len(array) for feed in feeds for array in feed.values())
+    batches = (len(array) for feed in feeds for array in feed.values() if array.ndim)
+    images = max(batches, default=1)
     chunks = list(_chunks(sizes, images))
     for number, names in enumerate(chunks):
         reference, candidate = (side(names) for side in sides)

@@ -12,7 +12,7 @@ import click
 from core.artifacts import sha256_file
 from core.errors import MissingBackendError
 from deploy.cli.model_options import model_options
-from deploy.cli.onnx_facts import check_facts, check_images, graph_facts, result_text
+from deploy.cli.onnx_facts import check_facts, graph_facts, open_images, prepared, result_text
 from deploy.cli.progress import progress_bar
 from exporter.models.config import ModelOptions
 
@@ -140,9 +140,10 @@ def _export(
     from exporter.export import check_export, export
     from exporter.onnx_file import card_of, save
 
+    source = open_images(images.data, images.count)  # first: what is wrong with it is said at once
     with progress_bar("export") as bar:
         onnx = export(checkpoint, options, progress=bar)
-    pixels = check_images(images.data, images.count, card_of(onnx).preprocess)
+    pixels = prepared(source, card_of(onnx).preprocess)
     with progress_bar("check") as bar:
         check = check_export(onnx, checkpoint, pixels, progress=bar)
     save(onnx, output)

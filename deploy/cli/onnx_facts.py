@@ -8,27 +8,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import onnx
 
+    from calib_data.batches import Indices
+    from calib_data.pixels import Tensor
     from calib_data.preprocess import PreprocessSpec
+    from calib_data.sources import Source
     from exporter.tensor_check import TensorCheck
 
-__all__ = ["check_facts", "check_images", "graph_facts", "result_text"]
+__all__ = ["check_facts", "graph_facts", "open_images", "prepared", "result_text"]
 
 
-def check_images(data: str, count: int, spec: PreprocessSpec | None) -> npt.NDArray[np.float32]:
-    """Return ``count`` prepared images, float32 (N, 3, H, W), picked by seed 0.
+def open_images(data: str, count: int) -> tuple[Source, Indices]:
+    """Return a source and ``count`` of its images, picked by seed 0.
 
     Raises:
-        InputError: No such data, too few images, or no way to prepare them.
+        InputError: No such data, or too few images.
     """
-    from calib_data.batches import batches, sample
+    from calib_data.batches import sample
     from calib_data.open import open_data
 
     source = open_data(data)
-    _, tensor = next(iter(batches(source, sample(source, count), spec, batch=count)))
+    return source, sample(source, count)
+
+
+def prepared(images: tuple[Source, Indices], spec: PreprocessSpec | None) -> Tensor:
+    """Return images as a network's input, float32 (N, 3, H, W).
+
+    Raises:
+        InputError: A broken image, or no way to prepare them.
+    """
+    from calib_data.batches import batches
+
+    source, indices = images
+    _, tensor = next(iter(batches(source, indices, spec, batch=len(indices))))
     return tensor
 
 

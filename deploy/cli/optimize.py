@@ -11,7 +11,7 @@ import click
 
 from core.artifacts import sha256_file
 from core.errors import MissingBackendError
-from deploy.cli.onnx_facts import check_facts, check_images, graph_facts, result_text
+from deploy.cli.onnx_facts import check_facts, graph_facts, open_images, prepared, result_text
 from deploy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _check(before: onnx.ModelProto, after: onnx.ModelProto, data: str | None) ->
         data = data or "fashion-mnist:test"
         batch = inputs[0].shape[0] if inputs[0].shape else _IMAGES
         count = batch if isinstance(batch, int) else _IMAGES
-        feed = {inputs[0].name: check_images(data, count, spec)}
+        feed = {inputs[0].name: prepared(open_images(data, count), spec)}
     with progress_bar("check") as bar:
         check = check_optimized(before, after, [feed], progress=bar)
     images = max((len(array) for array in feed.values() if array.ndim), default=1)

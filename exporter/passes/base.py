@@ -119,7 +119,9 @@ def take_over(kept: ir.Value, gone: ir.Value) -> None:
     name, kind, shape = gone.name, gone.type, gone.shape
     ir.convenience.replace_all_uses_with(gone, kept, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
-    kept.name, kept.type, kept.shape = name, kind, shape
+    kept.name = name
+    kept.type = kind or kept.type
+    kept.shape = kept.shape if shape is None else shape
 
 
 def free_name(graph: ir.Graph, wanted: str) -> str:

@@ -1,8 +1,8 @@
 """Write every reshape of N×C×1×1 (or N×C×H×W) to N×(C·H·W) as Flatten(axis=1).
 
-1. Reshape(x, shape) whose output is provably N×P with P the product of x's static
-   dimensions behind the batch. The element count fixes the batch dimension, whatever
-   ``shape`` holds: −1, 0, a number, or something computed from Shape(x).
+1. Reshape(x, shape) to N×P with P the product of x's static dimensions behind the batch:
+   the element count then fixes the first dimension, however ``shape`` says it. Or to
+   (the batch of x, −1), where the batch is 0, its number, or computed from a Shape.
 2. Squeeze(x, axes) of the last axes of an N×C×1×1.
 3. Flatten(x, axis = 1 − rank), the same axis counted from the end.
 
@@ -16,6 +16,7 @@ import math
 import onnx_ir as ir
 
 from exporter.passes.base import PassResult, constant, dims, is_op, outcome
+from exporter.passes.shape_values import named_dims, shape_value
 
 __all__ = ["plain_flatten"]
 
@@ -39,22 +40,19 @@ def plain_flatten(model: ir.Model) -> PassResult:
 
 def _reshape(node: ir.Node) -> str | None:
     """Return why a Reshape is not provably case 1."""
-    source, target = dims(node.inputs[0]), dims(node.outputs[0])
-    shape = constant(node.inputs[1])
-    if shape is not None and shape.tolist() == [0, -1] and not _allows_zero(node) and source:
-        return None  # 0 copies the batch: true at any rank ≥ 1 and any size
-    if source is None or target is None or len(target) != 2:
-        return "its output is not known to be a matrix" if target is None else ""
-    inner = source[1:]
-    if not inner or None in inner or target[1] is None:
+    source, target = named_dims(node.inputs[0]), dims(node.outputs[0])
+    asked = shape_value(node.inputs[1])
+    if not source or (asked is not None and len(asked) != 2):
+        return ""
+    zero_copies = not node.attributes.get_int("allowzero", 0)
+    if asked is not None and asked[1] == -1 and zero_copies and asked[0] in {0, source[0]} - {None}:
+        return None
+    inner = [dim for dim in source[1:] if isinstance(dim, int)]
+    rows = asked[1] if asked is not None and asked[1] not in (-1, 0, None) else None
+    rows = rows if target is None or len(target) != 2 or target[1] is None else target[1]
+    if rows is None or len(inner) < len(source) - 1:
         return "the dimensions behind the batch are not static"
-    if target[1] != math.prod(dim for dim in inner if dim is not None):
-        return f"it makes rows of {target[1]} of {list(inner)}"
-    return None
-
-
-def _allows_zero(node: ir.Node) -> bool:
-    return bool(node.attributes.get_int("allowzero", 0))
+    return None if rows == math.prod(inner) else f"it makes rows of {rows} of {inner}"
 
 
 def _squeeze(node: ir.Node) -> str | None:

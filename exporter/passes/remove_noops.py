@@ -12,15 +12,15 @@
 before:  x → op → y → consumers
 after:   x → consumers;  a graph output y keeps its name, then x is renamed to y
 
-Source of 1 and of the renaming: the cases of onnx-ir's IdentityEliminationPass.
+The main graph alone: onnx-ir's IdentityEliminationPass also makes a tensor from outside the
+output of an If's branch, which ONNX Runtime refuses.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import IdentityEliminationPass
 
-from exporter.passes.base import PassResult, constant, dims, is_op, outcome
+from exporter.passes.base import PassResult, constant, dims, is_op, outcome, take_over
 
 __all__ = ["remove_noops"]
 
@@ -36,11 +36,31 @@ def remove_noops(model: ir.Model) -> PassResult:
             _to_identity(node)
         elif why:
             left.append(f"{node.name} ({why})")
-    before = [node for node in model.graph if is_op(node, "Identity")]
-    IdentityEliminationPass()(model)
-    done = [f"{node.name}" for node in before if node.graph is None]
-    left += [f"{node.name} (an input is an output)" for node in before if node.graph is not None]
+    done: list[str] = []
+    for node in tuple(model.graph):
+        if not is_op(node, "Identity") or node.inputs[0] is None:
+            continue
+        if _bypass(node, node.inputs[0]):
+            done.append(str(node.name))
+        else:
+            left.append(f"{node.name} (what it reads has a name of its own to keep)")
     return outcome("remove_noops", model, what="removed", done=done, left=left)
+
+
+def _bypass(node: ir.Node, source: ir.Value) -> bool:
+    """Take an Identity out; False where its output must stay a tensor of its own."""
+    copy = node.outputs[0]
+    if copy.is_graph_output():
+        if source.producer() is None or source.is_graph_output():
+            return False
+        take_over(source, copy)
+        return True
+    if source.shape is None:
+        source.shape = copy.shape
+    copy.replace_all_uses_with(source)
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
+    return True
 
 
 def _obstacle(node: ir.Node) -> str | None:
