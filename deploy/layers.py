@@ -38,9 +38,10 @@ class Measures:
         return cls(difference.sqnr_db, difference.cosine, difference.max_abs)
 
     @property
-    def badness(self) -> float:
-        """Order by this: −SQNR, and NaN worst of all."""
-        return math.inf if math.isnan(self.sqnr_db) else -self.sqnr_db
+    def goodness(self) -> tuple[bool, float]:
+        """Sort by this: by SQNR, and NaN before all."""
+        nan = math.isnan(self.sqnr_db)
+        return (not nan, 0.0 if nan else self.sqnr_db)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +128,11 @@ class Report:
             own: By their own error; by the inherited one otherwise.
         """
         rated = [
-            (measures.badness, row)
+            (measures.goodness, row)
             for row in self.compared
             if (measures := row.own if own else row.inherited) is not None
         ]
-        return tuple(row for _, row in sorted(rated, key=lambda pair: -pair[0])[:count])
+        return tuple(row for _, row in sorted(rated, key=lambda pair: pair[0])[:count])
 
     def first_below(self, floor_db: float) -> LayerDiff | None:
         """Return the first row in graph order whose inherited SQNR is not ``floor_db`` or more."""

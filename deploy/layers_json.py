@@ -9,14 +9,12 @@ Schema ``strata.layers/1``::
                "reference": {"node": …, "op": …, "type": …, "shape": ["N", …]}, "candidate": {…},
                "inherited": {"sqnr_db": …, "cosine": …, "max_abs": …}, "own": {…}}, …]}
 
-Rows stand in the order of the graph. What is not known is null. JSON has no word for NaN
-and infinities: they are the strings "NaN", "Infinity" and "-Infinity", which ``float()`` of
-Python and ``Number()`` of JavaScript both read.
+Rows stand in the order of the graph. What is not known is null; NaN and infinities are
+written by :func:`~deploy.numbers.json_number`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from core.artifacts import read_json, write_json
 from core.errors import InputError
 from deploy.images import DataRecord
 from deploy.layers import LayerDiff, Made, Measures, Report, Status, Subject
+from deploy.numbers import json_number
 
 __all__ = ["SCHEMA", "read_report", "report_to_json", "write_report"]
 
@@ -128,9 +127,9 @@ def _measures_to_json(measures: Measures | None) -> dict[str, Any] | None:
     if measures is None:
         return None
     return {
-        "sqnr_db": _number(round(measures.sqnr_db, 3)),
-        "cosine": _number(round(measures.cosine, 8)),
-        "max_abs": _number(float(f"{measures.max_abs:.6g}")),
+        "sqnr_db": json_number(round(measures.sqnr_db, 3)),
+        "cosine": json_number(round(measures.cosine, 8)),
+        "max_abs": json_number(float(f"{measures.max_abs:.6g}")),
     }
 
 
@@ -138,10 +137,3 @@ def _measures_from_json(value: Mapping[str, Any] | None) -> Measures | None:
     if value is None:
         return None
     return Measures(*(float(value[key]) for key in ("sqnr_db", "cosine", "max_abs")))
-
-
-def _number(value: float) -> float | str:
-    """Return a float as JSON can say it."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

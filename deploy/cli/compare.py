@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +84,8 @@ def _too_far(report: Report, first: LayerDiff, floor_db: float) -> AccuracyError
     """Return the error that names the first tensor below the floor, and the layer at fault."""
     from deploy.layer_table import row_text
 
-    until = report.rows[: report.rows.index(first) + 1]
-    rated = [row for row in until if row.own]
-    worst = max(rated, key=lambda row: row.own.badness if row.own else 0.0, default=None)
+    until = replace(report, rows=report.rows[: report.rows.index(first) + 1])
+    worst = next(iter(until.worst(1, own=True)), None)
     blame = f"largest own error up to there: {worst.tensor} ({row_text(worst)}); " if worst else ""
     return AccuracyError(
         f"{report.candidate.file}: {first.tensor}: {row_text(first)}; the floor is {floor_db:g} dB",
