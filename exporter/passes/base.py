@@ -138,7 +138,7 @@ def free_name(graph: ir.Graph, wanted: str) -> str:
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """Add an initializer and return it; a taken name gets a number behind it."""
     unique = free_name(graph, name)
-    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(
         name=unique,
         type=ir.TensorType(tensor.dtype),
