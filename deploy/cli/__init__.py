@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export the PyTorch network to ONNX, checked against PyTorch.",
     "optimize": "Run the graph passes over an exported ONNX file.",
     "calibrate": "Collect activation statistics over calibration images.",
+    "merge": "Add up shards of activation statistics.",
     "quantize": "Insert Q/DQ nodes, or convert to FP16, by the statistics.",
     "build": "Build a TensorRT engine and its manifest.",
     "compare": "Compare two models layer by layer.",

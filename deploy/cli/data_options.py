@@ -13,12 +13,20 @@ from deploy.images import ImageRequest
 __all__ = ["data_options"]
 
 
-def data_options(*, images: int | None, batch: int) -> Callable[..., Any]:
+def data_options(
+    *,
+    images: int | None,
+    batch: int,
+    data: str = "fashion-mnist:test",
+    batch_help: str = "How many run together; the result does not depend on it.",
+) -> Callable[..., Any]:
     """Decorate a command with ``--data --images --batch --seed --preprocess``.
 
     Args:
         images: Default number of images; None for all.
         batch: Default batch size.
+        data: Default images.
+        batch_help: What the batch size is to this command.
 
     Returns:
         A decorator: the command's function takes ``request: ImageRequest``.
@@ -26,7 +34,7 @@ def data_options(*, images: int | None, batch: int) -> Callable[..., Any]:
     options = (
         click.option(
             "--data",
-            default="fashion-mnist:test",
+            default=data,
             show_default=True,
             help="fashion-mnist[:train|:test], an image folder, an IDX file or an .npz.",
         ),
@@ -42,7 +50,7 @@ def data_options(*, images: int | None, batch: int) -> Callable[..., Any]:
             type=click.IntRange(min=1),
             default=batch,
             show_default=True,
-            help="How many run together; the result does not depend on it.",
+            help=batch_help,
         ),
         click.option(
             "--seed",

@@ -1,0 +1,141 @@
+"""``strata calibrate``: activation statistics of a float network over images."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.artifacts import sha256_file
+from core.errors import MissingBackendError
+from deploy.cli.data_options import data_options
+from deploy.cli.layer_options import LayerRequest, layer_options
+from deploy.cli.progress import progress_bar
+from deploy.images import ImageRequest, open_images
+
+if TYPE_CHECKING:
+    from calib_data.preprocess import PreprocessSpec
+    from exporter.statistics import Statistics
+
+__all__ = ["command"]
+
+
+def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int]:
+    """Read 1/4."""
+    if value is None:
+        return 1, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", value)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n, such as 1/4")
+    return int(found[1]), int(found[2])
+
+
+@click.command("calibrate")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write.  [default: statistics.npz beside MODEL]",
+)
+@data_options(
+    images=512,
+    batch=8,
+    data="fashion-mnist:train",
+    batch_help="Taken, and without effect: images run one by one, so that no result can depend "
+    "on what else is in a batch. It is the faster way too.",
+)
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="I/N",
+    help="Only the I-th of N parts of the images; strata merge adds the parts up.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    help="CPUs to use.  [default: all that there are]",
+)
+@layer_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    model: Path,
+    output: Path | None,
+    request: ImageRequest,
+    shard: tuple[int, int],
+    threads: int,
+    layers: LayerRequest,
+    as_json: bool,
+) -> None:
+    """Collect activation statistics over calibration images.
+
+    The file depends on the model, the preprocessing and the set of images alone. A run that
+    is stopped leaves a hidden file beside it, and the next one carries on from there.
+    """
+    try:
+        from exporter.calibrate import CalibrationOptions, ImageSet, calibrate
+    except ImportError as err:
+        raise MissingBackendError(
+            f"calibrating needs a library that is not here ({err})",
+            hint="pip install 'strata[export]'",
+        ) from err
+
+    started = time.monotonic()
+    tensors, spec = _tensors(model, layers)
+    images = open_images(request, {model.name: spec})
+    target = output or model.with_name("statistics.npz")
+    partial = target.with_name(f".{target.name}.partial")
+    options = CalibrationOptions(threads, shard, partial)
+    data = ImageSet(images.source, images.indices, images.spec)
+    with progress_bar("calibrate") as bar:
+        statistics = calibrate(model, data, tensors, options, progress=bar)
+    statistics.write(target)
+    partial.unlink(missing_ok=True)
+    facts = _facts(statistics, target) | {
+        "data": images.source.name,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _text(facts))
+
+
+def _tensors(model: Path, layers: LayerRequest) -> tuple[list[str], PreprocessSpec | None]:
+    """Return the tensors to count, and how the model wants its images.
+
+    The graph is let go of here: it must not lie in memory while the network runs.
+    """
+    from exporter.onnx_file import card_of, load
+
+    graph = load(model)
+    plan = layers.plan_for(graph)
+    spec = card_of(graph, where=str(model)).preprocess
+    return [activation.tensor for activation in plan.activations], spec
+
+
+def _facts(statistics: Statistics, path: Path) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "model": statistics.model,
+        "images": len(statistics.images),
+        "images_sha256": statistics.images_sha256,
+        "tensors": {
+            name: {"min": h.minimum, "max": h.maximum, "values": h.count}
+            for name, h in statistics.tensors.items()
+        },
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    values = sum(tensor["values"] for tensor in facts["tensors"].values())
+    return (
+        f"{facts['file']}  {facts['bytes'] / 1e6:.1f} MB\n"
+        f"  images  {facts['images']} of {facts['data']} (sha256 {facts['images_sha256'][:12]}…)\n"
+        f"  counted {values:,} values of {len(facts['tensors'])} tensors\n"
+        f"  took    {facts['seconds']:.1f} s"
+    )
