@@ -7,7 +7,7 @@ from collections import Counter
 
 from deploy.layers import LayerDiff, Measures, Report, Status
 
-__all__ = ["db_text", "report_text", "row_text"]
+__all__ = ["db_text", "fit", "report_text", "row_text"]
 
 _HEADER = ("tensor", "operator", "shape", "inh. dB", "own dB", "cosine", "max abs")
 _WIDTHS = (28, 17, 13, 7, 7, 8, 8)  # with two spaces between: 100
@@ -100,13 +100,13 @@ def _cells(row: LayerDiff) -> tuple[str, ...]:
 def _line(cells: tuple[str, ...]) -> str:
     """Return cells in columns: names to the left, numbers to the right."""
     parts = [
-        _fit(cell, width).ljust(width) if column < 3 else cell.rjust(width)
+        fit(cell, width).ljust(width) if column < 3 else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
     return "  ".join(parts).rstrip()
 
 
-def _fit(text: str, width: int) -> str:
+def fit(text: str, width: int) -> str:
     """Shorten a text in its middle: its ends tell most."""
     if len(text) <= width:
         return text
