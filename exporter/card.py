@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from calib_data.preprocess import PreprocessSpec
 from core.errors import InputError
-
-if TYPE_CHECKING:
-    from calib_data.preprocess import PreprocessSpec
 
 __all__ = ["KEY_PREFIX", "Card"]
 
@@ -27,6 +25,7 @@ class Card:
         weights: Origin of the weights: ``name``, ``sha256``, ``top1``, …
         parents: Role → SHA-256 of each file that this one was made from.
         stage: ``"model"``, ``"optimized"``, ``"int8"`` or ``"fp16"``; empty for a foreign file.
+        shifts: Tensor T → constant c: the file holds T as ``T.shifted`` = T − c.
     """
 
     preprocess: PreprocessSpec | None = None
@@ -34,6 +33,7 @@ class Card:
     weights: Mapping[str, str] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     stage: str = ""
+    shifts: Mapping[str, float] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the ``strata.*`` entries, sorted by key; facts nobody knows are left out."""
@@ -41,6 +41,7 @@ class Card:
             "labels": json.dumps(self.labels, ensure_ascii=False) if self.labels else "",
             "parents": _object_to_json(self.parents),
             "preprocess": self.preprocess.to_json() if self.preprocess else "",
+            "shifts": json.dumps(dict(self.shifts)) if self.shifts else "",
             "stage": self.stage,
             "weights": _object_to_json(self.weights),
         }
@@ -68,6 +69,7 @@ class Card:
             weights=_object(own.get("weights", "{}"), f"{where}: strata.weights"),
             parents=_object(own.get("parents", "{}"), f"{where}: strata.parents"),
             stage=own.get("stage", ""),
+            shifts=_numbers(own.get("shifts", "{}"), f"{where}: strata.shifts"),
         )
 
 
@@ -77,11 +79,7 @@ def _object_to_json(facts: Mapping[str, str]) -> str:
 
 
 def _preprocess(text: str | None, where: str) -> PreprocessSpec | None:
-    if not text:
-        return None
-    from calib_data.preprocess import PreprocessSpec
-
-    return PreprocessSpec.from_json(text, where=f"{where}: strata.preprocess")
+    return None if not text else PreprocessSpec.from_json(text, where=f"{where}: strata.preprocess")
 
 
 def _labels(text: str, where: str) -> tuple[str, ...]:
@@ -96,6 +94,13 @@ def _object(text: str, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         raise _broken(where, "not an object of strings")
     return value
+
+
+def _numbers(text: str, where: str) -> dict[str, float]:
+    value = _json(text, where)
+    if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
+        raise _broken(where, "not an object of numbers")
+    return {str(name): float(number) for name, number in value.items()}
 
 
 def _json(text: str, where: str) -> Any:

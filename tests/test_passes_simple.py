@@ -57,6 +57,16 @@ def test_q_and_dq_of_a_weight_are_kept():
     assert not result.changed
 
 
+@pytest.mark.parametrize(("length", "left"), [(4, 0), (4096, 1)])
+def test_a_short_list_of_zeros_is_folded_and_a_long_one_left(length, left):
+    text = """g (float[N] x) => (float[M] y) {
+        zeros = ConstantOfShape(n)
+        y = Concat<axis=0>(x, zeros)
+    }"""
+    after, _ = apply(fold_constants, parse(text, n=[length]))
+    assert operators(after).count("ConstantOfShape") == left
+
+
 def test_a_large_result_is_left_to_be_computed():
     text = """g (float[1] x) => (float[N,M] y) {
         big = Expand(one, shape)

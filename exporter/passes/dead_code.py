@@ -24,10 +24,21 @@ def dead_code(model: ir.Model) -> PassResult:
     """Remove all of it."""
     before = _contents(model)
     RemoveUnusedNodesPass()(model)
+    _drop_initializers(model.graph)
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     RemoveUnusedOpsetsPass()(model)
     after = _contents(model)
     return outcome("dead_code", model, what="removed", done=[x for x in before if x not in after])
+
+
+def _drop_initializers(graph: ir.Graph) -> None:
+    """Drop what no node reads, whatever nodes that left the graph still hold on to."""
+    used = {value for node in graph.all_nodes() for value in node.inputs}
+    used |= {value for part in (graph, *graph.subgraphs()) for value in part.outputs}
+    used |= set(graph.inputs)
+    for name, value in tuple(graph.initializers.items()):
+        if value not in used:
+            del graph.initializers[name]
 
 
 def _contents(model: ir.Model) -> dict[str, None]:
