@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -15,8 +15,10 @@ import numpy as np
 
 from core.artifacts import read_json, sha256_file, write_json
 from core.errors import CalibrationError, InputError
+from core.int8 import QMAX
+from exporter.full_range import ShiftedRange, choose_ranges, grid_clipped, grid_sqnr_db
 from exporter.histogram import Histogram
-from exporter.plan import QuantizationPlan
+from exporter.plan import Activation, QuantizationPlan
 from exporter.statistics import Statistics, read_statistics
 from exporter.thresholds import Method, choose_amax, clipped_share, expected_sqnr_db
 
@@ -24,6 +26,9 @@ __all__ = ["CalibrationTable", "TensorAmax", "choose_amaxes"]
 
 _KIND = "strata calibration table"
 _VERSION = 1
+_FULL_RANGE = "full-range"
+
+Classes = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class TensorAmax:
         scale: The tensor whose scale it takes: its own name, or that of its group.
         clipped: Share of the values seen that lie beyond, in [0, 1].
         sqnr_db: Of the values seen, quantized; inf when there is no error.
+        shift: The graph holds the tensor less this constant, real units (full-range INT8).
     """
 
     amax: float
@@ -43,6 +49,7 @@ class TensorAmax:
     scale: str
     clipped: float
     sqnr_db: float
+    shift: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +124,23 @@ class CalibrationTable:
             ) from err
 
 
-def choose_amaxes(plan: QuantizationPlan, statistics: Path, method: Method) -> CalibrationTable:
+def choose_amaxes(
+    plan: QuantizationPlan,
+    statistics: Path,
+    method: Method,
+    classes: Classes = (),
+    *,
+    half: bool = False,
+) -> CalibrationTable:
     """Choose the amax of each tensor of a plan; tensors that share a scale get one together.
 
     Args:
         plan: What is to be quantized.
         statistics: ``statistics.npz``.
         method: How to choose.
+        classes: Tensors that may move by a constant together, which then use all 256 codes
+            (:attr:`exporter.shifts.Shifts.classes`); none for plain symmetric INT8.
+        half: Move by constants that suit scales of float16.
 
     Raises:
         CalibrationError: A tensor held nothing, nothing but zeros, NaN or Inf.
@@ -137,10 +154,14 @@ def choose_amaxes(plan: QuantizationPlan, statistics: Path, method: Method) -> C
         _require_usable(histogram, members[0], len(found.images))
         amax, used = choose_amax(histogram, method)
         amaxes[scale] = float(np.float32(amax)), used
+    ranges = choose_ranges(plan, classes, found.tensors, half=half)
     tensors = {}
     for activation in plan.activations:
-        amax, used = amaxes[activation.scale]
         histogram = found.tensors[activation.tensor]
+        if activation.tensor in ranges:
+            tensors[activation.tensor] = _moved(activation, histogram, ranges[activation.tensor])
+            continue
+        amax, used = amaxes[activation.scale]
         tensors[activation.tensor] = TensorAmax(
             amax,
             str(used),
@@ -156,6 +177,18 @@ def choose_amaxes(plan: QuantizationPlan, statistics: Path, method: Method) -> C
         len(found.images),
         found.images_sha256,
         tensors,
+    )
+
+
+def _moved(activation: Activation, histogram: Histogram, found: ShiftedRange) -> TensorAmax:
+    """Return the entry of a tensor that is kept less a constant."""
+    return TensorAmax(
+        float(np.float32(QMAX * found.scale)),
+        _FULL_RANGE,
+        activation.scale,
+        grid_clipped(histogram, found),
+        grid_sqnr_db(histogram, found),
+        float(np.float32(found.shift)),
     )
 
 
@@ -185,7 +218,7 @@ def _to_json(choice: TensorAmax) -> dict[str, Any]:
         "scale": choice.scale,
         "clipped": float(f"{choice.clipped:.3g}"),
         "sqnr_db": round(choice.sqnr_db, 2) if math.isfinite(choice.sqnr_db) else None,
-    }
+    } | ({"shift": float(str(np.float32(choice.shift)))} if choice.shift else {})
 
 
 def _from_json(entry: Mapping[str, Any]) -> TensorAmax:
@@ -193,11 +226,14 @@ def _from_json(entry: Mapping[str, Any]) -> TensorAmax:
         amax = float(np.float32(entry["amax"]))
     if not 0.0 < amax < math.inf:
         raise ValueError(f"amax {entry['amax']} is not finite and > 0")
-    sqnr = entry["sqnr_db"]
+    sqnr, shift = entry["sqnr_db"], float(np.float32(entry.get("shift", 0.0)))
+    if not math.isfinite(shift):
+        raise ValueError(f"shift {shift} is not finite")
     return TensorAmax(
         amax,
         str(entry["method"]),
         str(entry["scale"]),
         float(entry["clipped"]),
         math.inf if sqnr is None else float(sqnr),
+        shift,
     )

@@ -11,6 +11,7 @@ tensors that move together takes one c; each group of one scale then takes its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -23,7 +24,7 @@ from core.int8 import QMAX, QMIN
 from exporter.histogram import BUCKETS, Histogram, bucket_edges
 from exporter.plan import QuantizationPlan
 
-__all__ = ["ShiftedRange", "choose_ranges", "grid_noise"]
+__all__ = ["ShiftedRange", "choose_ranges", "grid_clipped", "grid_noise", "grid_sqnr_db"]
 
 _STEPS = QMAX - QMIN  # 255
 _AS_GOOD = 1.001
@@ -121,6 +122,24 @@ def grid_noise(histogram: Histogram, scale: float, shift: float) -> float:
         shift: The constant that code 0 stands for.
     """
     return float(_noise(_Values.of(histogram), np.array([scale]), np.array([shift]))[0])
+
+
+def grid_sqnr_db(histogram: Histogram, found: ShiftedRange) -> float:
+    """Return the SQNR in dB of the values seen on the grid of a range; inf without error."""
+    noise = grid_noise(histogram, found.scale, found.shift)
+    signal = _Values.of(histogram).signal
+    if noise == 0.0:
+        return math.inf
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+def grid_clipped(histogram: Histogram, found: ShiftedRange) -> float:
+    """Return the share of the values seen that lie beyond a range, in [0, 1], by whole buckets."""
+    values = _Values.of(histogram)
+    low = found.shift + (QMIN - 0.5) * found.scale
+    high = found.shift + (QMAX + 0.5) * found.scale
+    beyond = (values.high < low) | (values.low > high)
+    return float(values.counts[beyond].sum() / max(values.counts.sum(), 1.0))
 
 
 def _noise(values: _Values, scale: _Floats, shift: _Floats) -> _Floats:

@@ -17,22 +17,19 @@ import copy
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
 from core.errors import GraphError
-from core.int8 import quantize, scale_of
 from exporter.graph_file import to_proto
 from exporter.passes.base import Array, add_constant, free_name
 from exporter.placement import named_graph
 from exporter.plan import Activation, QuantizationPlan, Weight
+from exporter.scales import graph_scale, weight_codes
 
 __all__ = ["insert_qdq"]
 
 _OLDEST_OPSET = 13
-
-_Scales = npt.NDArray[np.float32]
 
 
 def insert_qdq(
@@ -91,7 +88,7 @@ class _Editor:
             )
         readers = self._readers(activation.readers, value)
         name = activation.tensor
-        scale = self._scale(np.float64(amax), name)
+        scale = graph_scale(amax, name, half=self.half)
         scale_value = self._constant(f"{name}.scale", scale)
         zero = self._constant(f"{name}.zero_point", np.zeros((), np.int8))
         quantized = self._node(
@@ -125,7 +122,7 @@ class _Editor:
             )
         readers = self._readers(weight.readers, value)
         array = value.const_value.numpy()
-        scale, codes = self._quantized(weight, array)
+        scale, codes = weight_codes(weight, array, half=self.half)
         name = weight.tensor
         channels = np.zeros(scale.shape, np.int8)
         node = self._node(
@@ -145,43 +142,6 @@ class _Editor:
         _rewire(readers, value, node.outputs[0])
         if not value.uses() and not value.is_graph_output():
             del self.graph.initializers[weight.tensor]
-
-    def _quantized(self, weight: Weight, array: Array) -> tuple[_Scales, npt.NDArray[np.int8]]:
-        """Return a weight's scales, (C,), and its codes."""
-        if not -array.ndim <= weight.axis < array.ndim or array.dtype != np.float32:
-            raise GraphError(
-                f"weight {weight.tensor!r} is {array.dtype} {array.shape}: no float32 axis "
-                f"{weight.axis} to quantize along",
-                hint="correct the axis in the plan, or remove the weight from it",
-            )
-        floats = array.astype(np.float32, copy=False)
-        others = tuple(i for i in range(array.ndim) if i != weight.axis % array.ndim)
-        amax = np.abs(floats).max(axis=others)
-        if not np.isfinite(amax).all():
-            bad = int(np.flatnonzero(~np.isfinite(amax))[0])
-            raise GraphError(
-                f"weight {weight.tensor!r}: channel {bad} holds NaN or Inf",
-                hint="train again, or load a sound checkpoint",
-            )
-        scale = self._scale(amax, weight.tensor)
-        return scale, quantize(floats, scale, weight.axis)
-
-    def _scale(self, amax: npt.NDArray[np.floating] | np.float64, name: str) -> _Scales:
-        """Return the scales of amaxes, float32 of the same shape, 0 becoming 1."""
-        scale = scale_of(amax)
-        if not self.half:
-            return scale
-        with np.errstate(over="ignore"):
-            rounded = scale.astype(np.float16)
-        # Rounded down, the scale of tiny values could clip them.
-        low = rounded.astype(np.float64) * 127.5 < amax
-        rounded = np.where(low, np.nextafter(rounded, np.float16(np.inf)), rounded)
-        if not np.isfinite(rounded).all():
-            raise GraphError(
-                f"{name!r}: amax {np.max(amax):g} needs a scale beyond float16's 65504",
-                hint="keep the rest of the graph in float32: --float fp32",
-            )
-        return rounded.astype(np.float32)
 
     def _readers(self, names: Iterable[str], value: ir.Value) -> list[ir.Node]:
         """Return nodes by name, all of which read ``value``."""

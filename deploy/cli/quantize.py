@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.artifacts import sha256_file
-from core.errors import InputError, MissingBackendError
+from core.errors import MissingBackendError
+from deploy.calibrated import AUTO, TableRequest, choose_table
 from deploy.cli.layer_options import LayerRequest, layer_options
+from deploy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     import onnx
 
-    from exporter.calibration_table import CalibrationTable
-    from exporter.plan import QuantizationPlan
-
 __all__ = ["command"]
 
 _WORST = 3  # tensors that the summary names
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where amax comes from.
-
-    Attributes:
-        statistics: ``statistics.npz``.
-        method: How to choose from it.
-        table: A table to take as it is, in place of both.
-    """
-
-    statistics: Path
-    method: str
-    table: Path | None
 
 
 @click.command("quantize")
@@ -70,9 +54,21 @@ class _Source:
 )
 @click.option(
     "--method",
-    default="mse",
+    default=AUTO,
     show_default=True,
-    help="How amax is chosen: max, percentile[:99.99], mse or entropy.",
+    help="How amax is chosen: max, percentile[:99.99], mse, entropy, or auto: the best of "
+    "them on held-out images of --data.",
+)
+@click.option(
+    "--full-range/--no-full-range",
+    default=None,
+    help="Move tensors by constants, so that all 256 codes are used.  [default: with auto, if "
+    "it is better]",
+)
+@click.option(
+    "--data",
+    help="Images that auto tries on; it leaves out those calibrated with.  [default: none: "
+    "auto goes by the statistics alone]",
 )
 @click.option(
     "--table",
@@ -88,11 +84,10 @@ def command(
     precision: str,
     rest: str,
     statistics: Path | None,
-    method: str,
-    table: Path | None,
     layers: LayerRequest,
     print_plan: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Insert Q/DQ nodes, or convert to FP16, by the statistics.
 
@@ -115,8 +110,10 @@ def command(
     if precision == "fp16":
         facts = _fp16(graph, model, target)
     else:
-        source = _Source(statistics or model.with_name("statistics.npz"), method, table)
-        facts = _int8(graph, model, target, layers, source, half=rest == "fp16")
+        request = TableRequest(
+            statistics or model.with_name("statistics.npz"), half=rest == "fp16", **how
+        )
+        facts = _int8(graph, model, target, layers, request)
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _text(facts))
 
 
@@ -136,25 +133,24 @@ def _int8(
     model: Path,
     target: Path,
     layers: LayerRequest,
-    source: _Source,
-    *,
-    half: bool,
+    request: TableRequest,
 ) -> dict[str, Any]:
     """Plan, choose, insert, write both files, and return what there is to say."""
     from exporter.onnx_file import card_of, save
     from exporter.precision import require_float16_range, to_float16
-    from exporter.qdq import insert_qdq
+    from exporter.quantize import quantize_graph
 
-    plan = layers.plan_for(graph)
-    chosen = _table(plan, model, source)
+    plan, half = layers.plan_for(graph), request.half
+    with progress_bar("try") as bar:
+        choice = choose_table(graph, model, plan, request, bar)
+    chosen = choice.table
     amaxes = {name: choice.amax for name, choice in chosen.tensors.items()}
     if half:
         require_float16_range(amaxes)
-    quantized = insert_qdq(graph, plan, amaxes, half=half)
-    if half:
-        quantized = to_float16(quantized)
+    quantized = quantize_graph(graph, plan, chosen, half=half)
+    int8 = to_float16(quantized.model) if half else quantized.model
     written = target.with_name("calibration.json")
-    if source.table is None or written.resolve() != source.table.resolve():
+    if request.table is None or written.resolve() != request.table.resolve():
         chosen.write(written)
     card = card_of(graph, where=str(model))
     parents = {
@@ -162,13 +158,16 @@ def _int8(
         "statistics": chosen.statistics,
         "calibration": sha256_file(written),
     }
-    save(quantized, target, replace(card, stage="int8", parents=parents))
+    card = replace(card, stage="int8", parents=parents, shifts=quantized.shifts)
+    save(int8, target, card)
     return _file_facts(target) | {
         "precision": "int8",
         "float": "fp16" if half else "fp32",
         "calibration": str(written),
         "method": chosen.method,
         "images": chosen.images,
+        "tried": dict(choice.tried),
+        "shifted": len(quantized.shifts),
         "layers": sum(len(weight.readers) for weight in plan.weights),
         "left": dict(plan.left),
         "tensors": {
@@ -180,32 +179,6 @@ def _int8(
             for name, choice in chosen.tensors.items()
         },
     }
-
-
-def _table(plan: QuantizationPlan, model: Path, source: _Source) -> CalibrationTable:
-    """Return the amaxes of a plan, made for this very model."""
-    from exporter.calibration_table import CalibrationTable, choose_amaxes
-    from exporter.thresholds import Method
-
-    if source.table is None:
-        method = Method.parse(source.method)
-        path, table = source.statistics, choose_amaxes(plan, source.statistics, method)
-    else:
-        path, table = source.table, CalibrationTable.read(source.table)
-    actual = sha256_file(model)
-    if table.model != actual:
-        raise InputError(
-            f"{path}: made from another model (sha256 {table.model[:12]}…; {model} is "
-            f"{actual[:12]}…)",
-            hint=f"calibrate again: strata calibrate {model}",
-        )
-    missing = [a.tensor for a in plan.activations if a.tensor not in table.tensors]
-    if missing:
-        raise InputError(
-            f"{path}: no amax of {len(missing)} tensors to quantize, such as {missing[0]!r}",
-            hint="add them to the table, or leave the layers that read them in float: --exclude",
-        )
-    return table
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
@@ -223,6 +196,16 @@ def _text(facts: dict[str, Any]) -> str:
     rows = [
         ("layers", f"{facts['layers']} in INT8, the rest {facts['float'].upper()}; left: {left}"),
         ("tensors", f"{len(tensors)} quantized by {facts['method']} over {facts['images']} images"),
+        *(
+            [
+                (
+                    "tried",
+                    ", ".join(f"{name} {db:.1f}" for name, db in facts["tried"].items()) + " dB",
+                )
+            ]
+            if facts["tried"]
+            else []
+        ),
         ("SQNR", f"expected dB, lowest first: {worst}"),
         ("wrote", f"{facts['calibration']}"),
     ]

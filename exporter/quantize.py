@@ -1,0 +1,102 @@
+"""From a float graph, a plan and a calibration table to the INT8 graph.
+
+Where the table moves tensors by constants (full-range INT8), the float graph is rewritten
+first; each bias then makes up for what its quantized weights, not the float ones, make of
+the constant, so that it cancels in what is really computed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+import onnx_ir as ir
+
+from core.errors import GraphError
+from core.int8 import dequantize
+from exporter.calibration_table import CalibrationTable
+from exporter.graph_file import to_proto
+from exporter.passes.base import Array
+from exporter.passes.shift import SUFFIX, shift_tensors
+from exporter.placement import named_graph
+from exporter.plan import QuantizationPlan
+from exporter.qdq import insert_qdq
+from exporter.scales import weight_codes
+from exporter.shifts import find_shifts
+
+__all__ = ["Quantized", "movable_classes", "quantize_graph"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """An INT8 graph.
+
+    Attributes:
+        model: With Q/DQ pairs and INT8 weights; all else float32.
+        shifts: Tensor T → constant c of each that the graph holds as ``T.shifted`` = T − c.
+    """
+
+    model: onnx.ModelProto
+    shifts: Mapping[str, float]
+
+
+def movable_classes(model: onnx.ModelProto) -> tuple[tuple[str, ...], ...]:
+    """Return the tensors of a float graph that full-range INT8 can move, class by class."""
+    return find_shifts(named_graph(model).graph).classes
+
+
+def quantize_graph(
+    model: onnx.ModelProto,
+    plan: QuantizationPlan,
+    table: CalibrationTable,
+    *,
+    half: bool = False,
+) -> Quantized:
+    """Return the INT8 graph.
+
+    Args:
+        model: The float32 graph that plan and table are of; untouched.
+        plan: Which tensors, read by which nodes.
+        table: Their amaxes and constants.
+        half: Take scales that float16 holds too.
+
+    Raises:
+        GraphError: Plan or table do not fit the graph.
+    """
+    amaxes = {name: choice.amax for name, choice in table.tensors.items()}
+    chosen = {name: choice.shift for name, choice in table.tensors.items() if choice.shift}
+    if not chosen:
+        return Quantized(insert_qdq(model, plan, amaxes, half=half), {})
+    moved = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    try:
+        shifts = find_shifts(moved.graph).constants(chosen)
+    except ValueError as err:
+        raise GraphError(
+            f"the calibration table moves what cannot be moved: {err}",
+            hint="remove that shift from the table, or make the table again",
+        ) from err
+    axes = {weight.tensor: weight for weight in plan.weights}
+
+    def as_computed(value: ir.Value) -> Array:
+        if value.const_value is None:
+            raise ValueError(f"{value.name!r} is no constant")
+        array = value.const_value.numpy()
+        weight = axes.get(str(value.name))
+        if weight is None:
+            return array
+        scale, codes = weight_codes(weight, array, half=half)
+        return dequantize(codes, scale, weight.axis)
+
+    shift_tensors(moved.graph, shifts, weights=as_computed)
+    names = {name: f"{name}{SUFFIX}" for name in shifts}
+    activations = tuple(
+        replace(a, tensor=names.get(a.tensor, a.tensor), scale=names.get(a.scale, a.scale))
+        for a in plan.activations
+    )
+    renamed = {names.get(name, name): amax for name, amax in amaxes.items()}
+    return Quantized(
+        insert_qdq(to_proto(moved), replace(plan, activations=activations), renamed, half=half),
+        shifts,
+    )
