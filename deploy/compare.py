@@ -124,8 +124,8 @@ def _cut(theirs: Side, ours: Side, joined: set[str], entry: Tensors) -> tuple[Pi
     cuts = [name for name in common_cuts(theirs.wiring, ours.wiring) if name in joined]
     kept = merge_cuts(theirs.wiring, cuts, tensor_sizes(reference, shapes))
     return (
-        Pieces(reference, theirs.wiring, kept, joined),
-        Pieces(candidate, ours.wiring, kept, joined),
+        Pieces(reference, theirs.wiring, kept, joined, theirs.shifts),
+        Pieces(candidate, ours.wiring, kept, joined, ours.shifts),
     )
 
 
@@ -139,21 +139,22 @@ def _walk(
 ) -> None:
     """Run one batch through both networks, piece by piece."""
     reference, candidate = pair
-    theirs, ours = entries
+    reference.start(entries[0])
+    candidate.start(entries[1])
+    entry = entries[0]
     for at in range(reference.count):
         end = reference.end(at)
-        r, c = reference.free(at, theirs), candidate.free(at, ours)
+        r, c = reference.free(at), candidate.free(at)
         names = _join(fold, r, c)
         _add(fold.inherited, {name: (r[name], c[name]) for name in names}, pool)
-        ours = {end: c[end]} if end else {}
-        del c  # all of it but the entry of the next piece, before the candidate runs again
+        del c  # before the candidate runs again
         if own and names:
-            made = candidate.fed(at, theirs, {name: r[name] for name in names})
+            made = candidate.fed(at, entry, {name: r[name] for name in names})
             _add(fold.own, {name: (r[name], array) for name, array in made.items()}, pool)
             del made
         # A cut of two shapes: the candidate's next piece cannot be fed the reference's tensor.
         own = own and end in (None, *names)
-        theirs = {end: r[end]} if end else {}
+        entry = {end: r[end]} if end else {}
 
 
 def _join(fold: _Fold, r: Tensors, c: Tensors) -> list[str]:

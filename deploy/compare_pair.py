@@ -18,6 +18,7 @@ from deploy.compare_rows import Seen
 from deploy.layers import Subject
 from deploy.segments import Wiring, wiring_of
 from exporter.onnx_file import Card, card_of, load
+from exporter.passes.shift import SUFFIX
 from exporter.session import TensorInfo
 
 __all__ = ["Side", "check_outputs", "check_pair", "open_side"]
@@ -36,6 +37,8 @@ class Side:
         image: Its only input.
         outputs: Declared shape of each output, by name.
         wiring: What depends on what in it.
+        shifts: Tensor → constant c, for each that it holds less c (full-range INT8); here
+            such a tensor goes by the name that it has elsewhere.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class Side:
     image: TensorInfo
     outputs: dict[str, Shape]
     wiring: Wiring
+    shifts: dict[str, float]
     _model: onnx.ModelProto | None
 
     def take_model(self) -> onnx.ModelProto:
@@ -84,6 +88,8 @@ def open_side(path: Path) -> Side:
         InputError: It cannot be read, or is not a network of one image input.
     """
     model = load(path)
+    card = card_of(model, where=str(path))
+    shifts = _take_own_names(model, card.shifts)
     wiring = wiring_of(model)
     inputs = [value for value in model.graph.input if value.name in wiring.inputs]
     if len(inputs) != 1:
@@ -98,10 +104,26 @@ def open_side(path: Path) -> Side:
             f"{path}: its input {image.name!r} is {image.dtype}, not real numbers",
             hint="export the network without its preprocessing: Strata does that",
         )
-    card = card_of(model, where=str(path))
     subject = Subject(path.name, sha256_file(path), card.stage)
     outputs = {value.name: _info(value).shape for value in model.graph.output}
-    return Side(path, subject, card, image, outputs, wiring, model)
+    return Side(path, subject, card, image, outputs, wiring, shifts, model)
+
+
+def _take_own_names(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict[str, float]:
+    """Rename each ``T.shifted`` to T in place; return the constants of those there are."""
+    nodes = model.graph.node
+    there = {name for node in nodes for name in node.output}
+    renamed = {
+        name + SUFFIX: name for name in shifts if name + SUFFIX in there and name not in there
+    }
+    for node in nodes:
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                if name in renamed:
+                    names[at] = renamed[name]
+    for output in model.graph.output:
+        output.name = renamed.get(output.name, output.name)
+    return {name: shifts[name] for name in renamed.values()}
 
 
 def check_pair(reference: Side, candidate: Side) -> None:

@@ -1,4 +1,8 @@
-"""An ONNX network that runs piece by piece, freely or on another network's tensors."""
+"""An ONNX network that runs piece by piece, freely or on another network's tensors.
+
+A network in full-range INT8 holds some tensors less a constant. Here they go in and come out
+whole: who compares need not know.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ class Pieces:
         wiring: Its wiring.
         cuts: Where to cut it: some of the wiring's cuts, in order.
         outputs: Tensors to return; the cuts are always returned.
+        shifts: Tensor → constant c, for each that the network holds less c.
 
     Attributes:
         count: Pieces there are.
@@ -34,12 +39,15 @@ class Pieces:
         wiring: Wiring,
         cuts: Sequence[str],
         outputs: Collection[str],
+        shifts: Mapping[str, float],
     ) -> None:
         self.count = len(cuts) + 1
         self._model: onnx.ModelProto | None = model
         self._wiring = wiring
         self._edges = (None, *cuts, None)
         self._outputs = {*outputs, *cuts}
+        self._shifts = shifts
+        self._entry: Tensors = {}
         self._sessions: dict[tuple[int, bool], Session] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
 
@@ -47,19 +55,26 @@ class Pieces:
         """Return the cut that piece ``at`` ends with; None for the last piece."""
         return self._edges[at + 1]
 
-    def free(self, at: int, entry: Tensors) -> Tensors:
-        """Run a piece on what its predecessor made.
+    def start(self, feeds: Tensors) -> None:
+        """Begin a free run on the network's inputs."""
+        self._entry = feeds
+
+    def free(self, at: int) -> Tensors:
+        """Run a piece on what its predecessor made, pieces in order.
 
         Args:
             at: Which piece.
-            entry: The tensor it begins with; for the first piece, the network's inputs.
 
         Returns:
             Those of ``outputs`` that this piece makes, by name.
         """
+        entry = self._entry
         made = self._session(at, entry, ())(entry)
         self._dtypes |= {name: array.dtype for name, array in (entry | made).items()}
-        return made
+        end = self._edges[at + 1]
+        # As the network holds it: adding and taking a constant again would move its bits.
+        self._entry = {end: made[end]} if end else {}
+        return {name: self._moved(name, array, 1) for name, array in made.items()}
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on tensors of another network, each on its own.
@@ -74,12 +89,18 @@ class Pieces:
             What the layers made of them: those of ``given`` that are made here, by name.
         """
         feeds = {
-            name: array.astype(self._dtypes[name], copy=False)
+            name: self._moved(name, array, -1).astype(self._dtypes[name], copy=False)
             for name, array in (entry | given).items()
         }
         session = self._session(at, feeds, given)
         result = session({info.name: feeds[info.name] for info in session.inputs})
-        return {name.removesuffix(OWN): array for name, array in result.items()}
+        names = {name: name.removesuffix(OWN) for name in result}
+        return {names[name]: self._moved(names[name], array, 1) for name, array in result.items()}
+
+    def _moved(self, name: str, array: npt.NDArray[Any], sign: int) -> npt.NDArray[Any]:
+        """Return a tensor with its constant added or, for a sign of −1, taken away."""
+        shift = self._shifts.get(name, 0.0)
+        return array + array.dtype.type(sign * shift) if shift else array
 
     def settle(self) -> None:
         """Let go of the model: every piece has run in every way it will, and is open."""

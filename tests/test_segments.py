@@ -85,14 +85,13 @@ def test_the_pieces_make_what_the_whole_makes(form, cuts):
     expected = whole(model)
     wiring = wiring_of(model)
     chosen = wiring.cuts[:cuts]
-    pieces = Pieces(model, wiring, chosen, wiring.makers)
-    entry, made = {"input": IMAGE}, {}
+    pieces = Pieces(model, wiring, chosen, wiring.makers, {})
+    pieces.start({"input": IMAGE})
+    made = {}
     for at in range(pieces.count):
-        result = pieces.free(at, entry)
+        result = pieces.free(at)
         assert not made.keys() & result.keys()
         made |= result
-        end = pieces.end(at)
-        entry = {end: result[end]} if end else {}
     assert made.keys() == wiring.makers.keys()
     for name, array in made.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
@@ -102,8 +101,9 @@ def test_fed_with_its_own_tensors_a_network_repeats_itself():
     model = with_qdq(resnet())
     expected = whole(model)
     wiring = wiring_of(model)
-    pieces = Pieces(model, wiring, ["layer1.0.relu"], ["conv1", "relu", "layer1.1.conv1"])
-    assert pieces.free(0, {"input": IMAGE}).keys() == {"conv1", "relu", "layer1.0.relu"}
+    pieces = Pieces(model, wiring, ["layer1.0.relu"], ["conv1", "relu", "layer1.1.conv1"], {})
+    pieces.start({"input": IMAGE})
+    assert pieces.free(0).keys() == {"conv1", "relu", "layer1.0.relu"}
     given = {name: expected[name] for name in ("conv1", "relu")}
     fed = pieces.fed(0, {"input": IMAGE}, given)
     assert fed.keys() == given.keys()
@@ -113,8 +113,9 @@ def test_fed_with_its_own_tensors_a_network_repeats_itself():
 
 def test_a_fed_layer_sees_what_it_is_fed_and_nothing_else():
     model = resnet()
-    pieces = Pieces(model, wiring_of(model), [], ["conv1", "relu", "layer1.0.conv1"])
-    free = pieces.free(0, {"input": IMAGE})
+    pieces = Pieces(model, wiring_of(model), [], ["conv1", "relu", "layer1.0.conv1"], {})
+    pieces.start({"input": IMAGE})
+    free = pieces.free(0)
     given = {name: np.zeros_like(array) for name, array in free.items()}
     given["conv1"] = -np.ones_like(free["conv1"])
     fed = pieces.fed(0, {"input": IMAGE}, given)
@@ -147,10 +148,11 @@ def test_a_piece_leaves_the_model_alone_and_takes_only_what_it_needs():
 
 def test_pieces_let_go_of_the_model_once_told():
     model = resnet()
-    pieces = Pieces(model, wiring_of(model), [], ["conv1"])
-    pieces.free(0, {"input": IMAGE})
-    pieces.settle()
-    assert pieces.free(0, {"input": IMAGE}).keys() == {"conv1"}
+    pieces = Pieces(model, wiring_of(model), [], ["conv1"], {})
+    for _ in range(2):
+        pieces.start({"input": IMAGE})
+        assert pieces.free(0).keys() == {"conv1"}
+        pieces.settle()
     with pytest.raises(RuntimeError, match="settle"):
         pieces.fed(0, {"input": IMAGE}, {"conv1": np.zeros((2, 8, 16, 16), np.float32)})
 
