@@ -70,7 +70,7 @@ $(STAMPS)/$(1): FORCE
 endef
 $(eval $(call options,export,$(DEPTH) $(WEIGHTS) $(MODEL)))
 $(eval $(call options,calibrate,$(DATA) $(IMAGES)))
-$(eval $(call options,quantize,$(METHOD)))
+$(eval $(call options,quantize,$(METHOD) $(DATA)))
 $(eval $(call options,build,$(BATCH) $(FLAVOUR)))
 $(eval $(call options,compare,$(PRECISION) $(TEST) $(DATA)))
 FORCE:
@@ -94,7 +94,7 @@ $(OUT)/statistics.npz: $(OUT)/optimized.onnx $(STAMPS)/calibrate | .venv/.ready
 	$(call stage,calibrate,$(STRATA) calibrate $< --data '$(DATA)' --images $(IMAGES) -o $@)
 
 $(OUT)/int8.onnx $(OUT)/calibration.json &: $(OUT)/optimized.onnx $(OUT)/statistics.npz $(STAMPS)/quantize | .venv/.ready
-	$(call stage,quantize,$(STRATA) quantize $< --statistics $(OUT)/statistics.npz --method $(METHOD) -o $(OUT)/int8.onnx)
+	$(call stage,quantize,$(STRATA) quantize $< --statistics $(OUT)/statistics.npz --method $(METHOD) --data '$(DATA)' -o $(OUT)/int8.onnx)
 
 $(OUT)/fp16.onnx: $(OUT)/optimized.onnx | .venv/.ready
 	$(call stage,quantize,$(STRATA) quantize $< --precision fp16 -o $@)
