@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "calibrate": "Collect activation statistics over calibration images.",
     "merge": "Add up shards of activation statistics.",
     "quantize": "Insert Q/DQ nodes, or convert to FP16, by the statistics.",
+    "lint": "Check an ONNX file against TensorRT's quantization rules.",
     "build": "Build a TensorRT engine and its manifest.",
     "compare": "Compare two models layer by layer.",
     "evaluate": "Measure accuracy over a labelled set of images.",

@@ -1,0 +1,1 @@
+"""What :mod:`exporter.lint` holds a graph to, one family of rules a module."""
