@@ -145,7 +145,7 @@ def _walk(
     for at in range(reference.count):
         end = reference.end(at)
         r, c = reference.free(at), candidate.free(at)
-        names = _join(fold, r, c)
+        names = _join(fold, pair, r, c)
         _add(fold.inherited, {name: (r[name], c[name]) for name in names}, pool)
         del c  # before the candidate runs again
         if own and names:
@@ -157,12 +157,13 @@ def _walk(
         entry = {end: r[end]} if end else {}
 
 
-def _join(fold: _Fold, r: Tensors, c: Tensors) -> list[str]:
+def _join(fold: _Fold, pair: tuple[Pieces, Pieces], r: Tensors, c: Tensors) -> list[str]:
     """Note what both sides made; return the names of what can be compared, in graph order."""
     both = [name for name in r if name in c]
     for name in both:
         if name not in fold.seen:
-            fold.seen[name] = Seen.of(r[name], c[name])
+            dtypes = pair[0].dtype(name), pair[1].dtype(name)
+            fold.seen[name] = Seen.of(dtypes, (r[name].shape, c[name].shape))
     return [name for name in both if fold.seen[name].status is Status.COMPARED]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
+import numpy as np
 
 from core.metrics import Difference
 from deploy.layers import LayerDiff, Made, Measures, Status
@@ -30,19 +30,22 @@ class Seen:
     shapes: tuple[Shape, Shape]
 
     @classmethod
-    def of(cls, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> Seen:
-        """Look at the two arrays of one batch."""
-        if reference.shape != candidate.shape:
+    def of(
+        cls,
+        dtypes: tuple[np.dtype[Any], np.dtype[Any]],
+        shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    ) -> Seen:
+        """Look at what was made of one batch, by the reference and by the candidate."""
+        if shapes[0] != shapes[1]:
             status = Status.SHAPE_DIFFERS
-        elif reference.dtype.kind not in _NUMBERS or candidate.dtype.kind not in _NUMBERS:
+        elif any(dtype.kind not in _NUMBERS for dtype in dtypes):
             status = Status.NOT_NUMBERS
         else:
             status = Status.COMPARED
-        arrays = reference, candidate
         return cls(
             status,
-            (str(reference.dtype), str(candidate.dtype)),
-            (_any_batch(arrays[0].shape), _any_batch(arrays[1].shape)),
+            (str(dtypes[0]), str(dtypes[1])),
+            (_any_batch(shapes[0]), _any_batch(shapes[1])),
         )
 
 

@@ -97,10 +97,15 @@ class Pieces:
         names = {name: name.removesuffix(OWN) for name in result}
         return {names[name]: self._moved(names[name], array, 1) for name, array in result.items()}
 
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type in which the network holds a tensor that it has made."""
+        return self._dtypes[name]
+
     def _moved(self, name: str, array: npt.NDArray[Any], sign: int) -> npt.NDArray[Any]:
         """Return a tensor with its constant added or, for a sign of −1, taken away."""
         shift = self._shifts.get(name, 0.0)
-        return array + array.dtype.type(sign * shift) if shift else array
+        # In float32 at least: the sum is not held in float16 by anybody.
+        return array + np.float32(sign * shift) if shift else array
 
     def settle(self) -> None:
         """Let go of the model: every piece has run in every way it will, and is open."""
