@@ -74,11 +74,11 @@ class TrainOptions:
 
 # Depth → options that reach the accuracy README.md states, on the embedded data.
 DEFAULTS: dict[int, TrainOptions] = {
-    18: TrainOptions(passes=100_000),
-    34: TrainOptions(passes=60_000),
+    18: TrainOptions(passes=64_000),
+    34: TrainOptions(passes=44_000),
     50: TrainOptions(passes=44_000),
-    101: TrainOptions(passes=30_000),
-    152: TrainOptions(passes=24_000),
+    101: TrainOptions(passes=28_000, batch=32, lr=0.05),
+    152: TrainOptions(passes=24_000, batch=32, lr=0.05),
 }
 
 
