@@ -31,6 +31,7 @@ class Recipe:
         weight_decay: On matrices and filters; scales, shifts and biases have none.
         label_smoothing: Share of the target spread over all classes. Source: Szegedy et
             al. 2015 (arXiv 1512.00567), section 7.
+        zero_last: Start each residual branch at zero (see ``init.initialize``).
         bfloat16: Compute convolutions in bfloat16 (where the CPU is built for it).
     """
 
@@ -38,6 +39,7 @@ class Recipe:
     seed: int = 0
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
+    zero_last: bool = True
     bfloat16: bool = False
 
 
@@ -75,7 +77,7 @@ class Learner:
 
     def __init__(self, config: ResNetConfig, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.network = build(config, seed=recipe.seed, zero_last=True)
+        self.network = build(config, seed=recipe.seed, zero_last=recipe.zero_last)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not recipe.bfloat16:
             use_products(self.network)
