@@ -7,7 +7,7 @@ from collections import Counter
 
 from deploy.layers import LayerDiff, Measures, Report, Status
 
-__all__ = ["db_text", "fit", "report_text", "row_text"]
+__all__ = ["db_phrase", "db_text", "fit", "plain", "report_text", "row_text", "shape_text"]
 
 _HEADER = ("tensor", "operator", "shape", "inh. dB", "own dB", "cosine", "max abs")
 _WIDTHS = (28, 17, 13, 7, 7, 8, 8)  # with two spaces between: 100
@@ -31,8 +31,8 @@ def report_text(report: Report, *, top: int, floor_db: float | None) -> str:
         *(_line(_cells(row)) for row in rows),
         "",
         f"worst {len(rows)} by {'own' if own else 'inherited'} error; "
-        f"median inherited (inh.) {_with_unit(report.median_db(own=False))}"
-        + (f", own {_with_unit(report.median_db(own=True))}" if own else ""),
+        f"median inherited (inh.) {db_phrase(report.median_db(own=False))}"
+        + (f", own {db_phrase(report.median_db(own=True))}" if own else ""),
     ]
     if floor_db is not None:
         lines.append(_verdict(report, floor_db))
@@ -48,7 +48,7 @@ def db_text(value: float | None) -> str:
     return "equal" if value == math.inf else f"{value:.2f}"
 
 
-def _with_unit(value: float | None) -> str:
+def db_phrase(value: float | None) -> str:
     """Write decibels in a sentence."""
     text = db_text(value)
     return f"{text} dB" if text[-1:].isdigit() else text
@@ -78,18 +78,22 @@ def _verdict(report: Report, floor_db: float) -> str:
 def row_text(row: LayerDiff) -> str:
     """Say both errors of a row in a few words."""
     inherited = row.inherited.sqnr_db if row.inherited else None
-    own = f", own {_with_unit(row.own.sqnr_db)}" if row.own else ""
-    return f"inherited {_with_unit(inherited)}{own}"
+    own = f", own {db_phrase(row.own.sqnr_db)}" if row.own else ""
+    return f"inherited {db_phrase(inherited)}{own}"
+
+
+def shape_text(row: LayerDiff) -> str:
+    """Write the shape for one image: 64×56×56."""
+    return "×".join(str(size) for size in (row.shape or ())[1:])
 
 
 def _cells(row: LayerDiff) -> tuple[str, ...]:
     """Return the cells of a row."""
     measures = row.inherited or Measures(math.nan, math.nan, math.nan)
-    shape = "×".join(str(size) for size in (row.shape or ())[1:])
     return (
         row.tensor,
         row.op_type,
-        shape,
+        shape_text(row),
         db_text(measures.sqnr_db),
         db_text(row.own.sqnr_db if row.own else None),
         f"{measures.cosine:.5f}",
@@ -108,7 +112,13 @@ def _line(cells: tuple[str, ...]) -> str:
 
 def fit(text: str, width: int) -> str:
     """Shorten a text in its middle: its ends tell most."""
+    text = plain(text)
     if len(text) <= width:
         return text
     head = (width - 1) // 2
     return f"{text[:head]}…{text[head + 1 - width :]}"
+
+
+def plain(text: str) -> str:
+    """Return a text without line breaks and control characters; a name may hold any."""
+    return "".join(c if c.isprintable() else "�" for c in text)

@@ -1,0 +1,41 @@
+"""``strata summary``: what an output folder holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+_COLUMNS = 100
+
+
+@click.command("summary")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(folder: Path, as_json: bool) -> None:
+    """Sum up an output folder: accuracy, layers, files, times.
+
+    Each file is held against the digests of those it was made from; a stale or foreign
+    one is an error.
+    """
+    from deploy.summary import read_summary
+
+    summary = read_summary(folder)
+    if as_json:
+        from deploy.summary_json import summary_to_json
+
+        click.echo(json.dumps(summary_to_json(summary), indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from deploy.summary_text import summary_view
+
+    console = Console(highlight=False)
+    console.width = min(_COLUMNS, console.width) if console.is_terminal else _COLUMNS
+    with console.capture() as captured:
+        console.print(summary_view(summary))
+    # rich fills cells with blanks up to the edge
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
