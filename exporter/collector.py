@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.errors import CalibrationError, GraphError, StrataError
 from exporter.histogram import Tally
-from exporter.session import Session, TensorInfo, Tensors
+from exporter.session import Session, TensorInfo
 from exporter.statistics import ImageRecord, Statistics
 
 __all__ = ["Collector"]
@@ -128,7 +129,8 @@ class Collector:
         values = self._session({self._input.name: images})
         values[self._input.name] = images
         for name, tally in tallies.items():
-            array = _rows(values, name, len(images))[: len(indices)]
+            # Taken out, so that its memory serves another thread's image once it is counted.
+            array = _rows(values.pop(name), name, len(images))[: len(indices)]
             if not tally.add(array):
                 raise self._not_finite(name, array, indices)
         return [
@@ -199,9 +201,8 @@ def _image_input(session: Session) -> TensorInfo:
     return inputs[0]
 
 
-def _rows(values: Tensors, name: str, batch: int) -> npt.NDArray[np.float32]:
+def _rows(array: npt.NDArray[Any], name: str, batch: int) -> npt.NDArray[np.float32]:
     """Return an activation, whose first axis is the batch."""
-    array = values[name]
     if array.dtype != np.float32 or array.ndim == 0 or len(array) != batch:
         raise GraphError(
             f"tensor {name!r} is {array.dtype} of shape {array.shape}, not float32 with the "

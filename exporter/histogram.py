@@ -31,6 +31,7 @@ BUCKETS = 1 << (32 - SHIFT)
 _SIGN = BUCKETS // 2
 _NONFINITE = 0xFF << (23 - SHIFT)  # first bucket of Inf and NaN, among the positive ones
 _INF_BITS = 0x7F800000
+_MAGNITUDE = 0x7FFFFFFF
 _MOST = (1 << 32) - 1  # what one uint32 count holds
 
 _Floats = npt.NDArray[np.float64]
@@ -133,6 +134,8 @@ class Tally:
         self._pending = 0  # values in the tables, which could overflow
         self._folded = Histogram.empty()
         self._minimum, self._maximum = math.inf, -math.inf
+        self._top = 0  # bits of the largest magnitude
+        self._signs = False  # whether any sign bit was set, −0 included
 
     def add(self, values: npt.NDArray[np.float32]) -> bool:
         """Count an array.
@@ -153,14 +156,20 @@ class Tally:
         # Bits of positive floats order as the floats do; of negative ones the other way.
         self._maximum = max(self._maximum, _float(signed if signed >= 0 else smallest))
         self._minimum = min(self._minimum, _float(largest if largest >> 31 else smallest))
-        return signed < _INF_BITS and (largest & 0x7FFFFFFF) < _INF_BITS
+        self._top = max(self._top, signed, largest & _MAGNITUDE)
+        self._signs |= bool(largest >> 31)
+        return signed < _INF_BITS and largest & _MAGNITUDE < _INF_BITS
 
     def histogram(self) -> Histogram:
         """Return what was counted so far."""
         return self._folded + self._in_tables()
 
     def _in_tables(self) -> Histogram:
-        counts = self._tables.sum(axis=0, dtype=np.int64)
+        # Only where values can have fallen: to read a page is to make the system map it.
+        counts = np.zeros(BUCKETS, np.int64)
+        for start in (0, _SIGN) if self._signs else (0,):
+            span = slice(start, start + (self._top >> SHIFT) + 1)
+            counts[span] = self._tables[:, span].sum(axis=0, dtype=np.int64)
         (buckets,) = np.nonzero(counts)
         return Histogram(buckets.astype(np.int32), counts[buckets], self._minimum, self._maximum)
 
@@ -173,7 +182,8 @@ class Tally:
 
 def _sparse_table(rows: int) -> npt.NDArray[np.uint32]:
     """Return zeros, (rows, BUCKETS) uint32, of which only pages written to take memory."""
-    memory = mmap.mmap(-1, rows * BUCKETS * 4)
+    # Private, because reading a page of shared memory allocates it.
+    memory = mmap.mmap(-1, rows * BUCKETS * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         # One value would else bring in 2 MiB where the system prefers huge pages.
         memory.madvise(mmap.MADV_NOHUGEPAGE)

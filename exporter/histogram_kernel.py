@@ -50,40 +50,25 @@ def tally(words: _Words, tables: _Words, shift: int) -> tuple[int, int, int]:
 
 
 @_jit
-def _bound(words: Any) -> Any:
+def _tally(words: Any, tables: Any, shift: Any) -> Any:
+    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
+    one = numba.uint32(1)
     signed = numba.int32(words[0])
     largest = words[0]
     smallest = words[0]
-    for i in range(words.size):  # by number: an iterator is not vectorized
-        word = words[i]
-        signed = max(signed, numba.int32(word))
-        largest = max(largest, word)
-        smallest = min(smallest, word)
-    return signed, largest, smallest
-
-
-@_jit
-def _count(words: Any, tables: Any, shift: Any) -> None:
-    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
-    one = numba.uint32(1)
-    whole = words.size // 4 * 4
-    for i in range(0, whole, 4):
-        first[words[i] >> shift] += one
-        second[words[i + 1] >> shift] += one
-        third[words[i + 2] >> shift] += one
-        fourth[words[i + 3] >> shift] += one
-    for i in range(whole, words.size):
-        first[words[i] >> shift] += one
-
-
-@_jit
-def _tally(words: Any, tables: Any, shift: Any) -> Any:
-    signed, largest, smallest = _bound(words[:1])
     for start in range(0, words.size, _BLOCK):
         block = words[start : start + _BLOCK]
-        bounds = _bound(block)
-        signed = max(signed, bounds[0])
-        largest = max(largest, bounds[1])
-        smallest = min(smallest, bounds[2])
-        _count(block, tables, shift)
+        for i in range(block.size):  # this loop is vectorized, the other one cannot be
+            word = block[i]
+            signed = max(signed, numba.int32(word))
+            largest = max(largest, word)
+            smallest = min(smallest, word)
+        whole = block.size // 4 * 4
+        for i in range(0, whole, 4):
+            first[block[i] >> shift] += one
+            second[block[i + 1] >> shift] += one
+            third[block[i + 2] >> shift] += one
+            fourth[block[i + 3] >> shift] += one
+        for i in range(whole, block.size):
+            first[block[i] >> shift] += one
     return signed, largest, smallest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
@@ -104,15 +105,14 @@ def command(
 
 
 def _tensors(model: Path, layers: LayerRequest) -> tuple[list[str], PreprocessSpec | None]:
-    """Return the tensors to count, and how the model wants its images.
-
-    The graph is let go of here: it must not lie in memory while the network runs.
-    """
+    """Return the tensors to count, and how the model wants its images."""
     from exporter.onnx_file import card_of, load
 
     graph = load(model)
     plan = layers.plan_for(graph)
     spec = card_of(graph, where=str(model)).preprocess
+    del graph
+    gc.collect()  # nodes and tensors refer to each other; their weights must not stay in memory
     return [activation.tensor for activation in plan.activations], spec
 
 
