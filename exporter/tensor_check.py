@@ -21,7 +21,6 @@ __all__ = ["FLOOR_DB", "Open", "TensorCheck", "check_tensors", "random_feed", "t
 FLOOR_DB = 100.0  # float32 rounding alone leaves 120 dB and more; a wrong weight far less
 
 _CHUNK_BYTES = 3 << 27  # tensors held at once, on each side
-_BLOCK = 1 << 13  # elements measured at once: in the cache, and too few for BLAS to start threads
 _FREE_SIZE = 64  # pixels, for random images of a model of any size
 _UNKNOWN_BYTES = 1 << 24  # reckoned with for a tensor of unknown shape
 
@@ -161,9 +160,7 @@ def _difference(left: Array, right: Array, *, strict: bool) -> Difference:
         same = ~np.isfinite(a) & ((a == b) | (np.isnan(a) & np.isnan(b)))
         if same.any():
             a, b = np.where(same, 0, a), np.where(same, 0, b)
-    blocks = range(0, a.size, _BLOCK)
-    parts = (difference(a[i : i + _BLOCK], b[i : i + _BLOCK]) for i in blocks)
-    return sum(parts, Difference())
+    return difference(a, b)
 
 
 def _rank(db: float) -> float:

@@ -28,16 +28,17 @@ def module_outputs(
         Name → output, for each of ``paths`` that ran.
     """
     taken: dict[str, npt.NDArray[Any]] = {}
+    modules = dict(network.named_modules())
+    # A ReLU that works in place overwrites what the module before it returned.
+    overwrites = any(getattr(module, "inplace", False) for module in modules.values())
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             del module, inputs
-            # A copy: a ReLU that works in place would overwrite it.
-            taken[name] = output.clone().numpy()
+            taken[name] = (output.clone() if overwrites else output).numpy()
 
         return hook
 
-    modules = dict(network.named_modules())
     handles = [modules[path].register_forward_hook(keep(name)) for path, name in paths.items()]
     try:
         network(torch.from_numpy(images))
