@@ -30,6 +30,8 @@ COMMANDS: dict[str, str] = {
     "quantize": "Insert Q/DQ nodes, or convert to FP16, by the statistics.",
     "lint": "Check an ONNX file against TensorRT's quantization rules.",
     "build": "Build a TensorRT engine and its manifest.",
+    "inspect": "Show what is in a model, an engine, or two side by side.",
+    "preflight": "Say whether an engine fits this machine, or a described one.",
     "compare": "Compare two models layer by layer.",
     "evaluate": "Measure accuracy over a labelled set of images.",
     "summary": "Sum up an output folder: accuracy, layers, files, times.",

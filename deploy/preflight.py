@@ -1,0 +1,142 @@
+"""Whether an engine fits a machine, said before it is loaded.
+
+From the manifest and the first bytes of the plan alone; where there is a driver,
+TensorRT-RTX's own check of these bytes is heard too. Nothing is loaded, and no TensorRT is
+needed: each reason is a finding of its own, with a way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from core.errors import (
+    BuildError,
+    InputError,
+    MissingBackendError,
+    StrataError,
+)
+from deploy.described_host import DescribedHost
+from deploy.engine_validity import validity_here
+from deploy.manifest import Manifest, read_manifest, verify_plan
+from deploy.plan_header import PlanHeader, read_header
+from deploy.preflight_checks import (
+    driver_finding,
+    flavour_finding,
+    system_finding,
+    version_finding,
+)
+from deploy.preflight_facts import Finding, PlanFacts
+from deploy.preflight_gpu import gpu_finding, memory_finding
+
+__all__ = ["Preflight", "Verdict", "preflight"]
+
+Verdict = Literal["fits", "does not fit", "unknown", "not run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found, in the order it was looked at."""
+
+    engine: str
+    host: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """All findings in one: ``fits`` only where nothing that counts is open."""
+        states = {finding.state for finding in self.findings}
+        if "no" in states:
+            return "does not fit"
+        if "not run" in states:
+            return "not run"
+        return "unknown" if "unknown" in states else "fits"
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """What was not checked, because nobody said."""
+        return tuple(f.check for f in self.findings if f.state == "not said")
+
+    def error(self) -> StrataError | None:
+        """Return the error that a verdict other than ``fits`` is; the gravest finding's.
+
+        A plan or manifest that cannot be trusted is an InputError; a GPU, version, system
+        or driver that the plan is not for is a BuildError; what is missing (TensorRT, a
+        GPU) or not known is a MissingBackendError.
+        """
+        by_state = {
+            state: [f for f in self.findings if f.state == state]
+            for state in ("no", "not run", "unknown")
+        }
+        refused = by_state["no"]
+        for checks, kind in _GRAVITY:
+            for finding in refused:
+                if finding.check in checks:
+                    return kind(f"{self.engine}: {finding.note}", hint=finding.hint)
+        for finding in (*by_state["not run"], *by_state["unknown"]):
+            return MissingBackendError(
+                f"{self.engine}: {finding.check}: {finding.state}: {finding.note}",
+                hint=finding.hint,
+            )
+        return None
+
+
+_GRAVITY: tuple[tuple[frozenset[str], type[StrataError]], ...] = (
+    (frozenset({"plan"}), InputError),
+    (frozenset({"gpu", "version", "system", "driver", "memory", "tensorrt"}), BuildError),
+    (frozenset({"flavour"}), MissingBackendError),
+)
+
+
+def preflight(engine: Path, host: DescribedHost) -> Preflight:
+    """Look whether an engine fits a machine.
+
+    Args:
+        engine: The plan; its manifest lies beside it.
+        host: This machine, or a described one.
+
+    Raises:
+        InputError: The plan cannot be read at all.
+    """
+    header = read_header(engine)
+    return Preflight(str(engine), host.name, tuple(_findings(engine, header, host)))
+
+
+def _findings(engine: Path, header: PlanHeader, host: DescribedHost) -> Iterator[Finding]:
+    whole, manifest = _plan_finding(engine, header)
+    yield whole
+    plan = PlanFacts.of(header, manifest, engine.stat().st_size)
+    if not plan.flavour:
+        return
+    yield flavour_finding(plan, host)
+    yield version_finding(plan, host)
+    gpu = gpu_finding(plan, host)
+    yield gpu
+    yield system_finding(plan, host)
+    yield driver_finding(plan, host)
+    yield from memory_finding(plan, host)
+    if host.here and host.gpus and plan.flavour == "rtx" and whole.state == "yes":
+        yield from validity_here(engine)
+
+
+def _plan_finding(engine: Path, header: PlanHeader) -> tuple[Finding, Manifest | None]:
+    """Tell whether the plan is the one that its manifest describes."""
+    try:
+        manifest = verify_plan(engine)
+    except InputError as err:
+        if header.flavour is None and "manifest" in err.problem:
+            note = "not a TensorRT plan, as far as its first bytes tell, and it has no manifest"
+            return Finding("plan", "no", note, err.hint), None
+        note = err.problem.removeprefix(f"{engine}: ")
+        return Finding("plan", "no", note, err.hint), _readable(engine)
+    digest = f"sha256 {manifest.plan_sha256[:12]}…"
+    return Finding("plan", "yes", f"its bytes are those of its manifest ({digest})"), manifest
+
+
+def _readable(engine: Path) -> Manifest | None:
+    try:
+        return read_manifest(engine)
+    except InputError:
+        return None
