@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.manifest import Binding
 
-__all__ = ["bindings", "layer_precisions"]
+__all__ = ["bindings", "layer_precisions", "onnx_name"]
 
 # DataType of TensorRT → name of the element type in ONNX and numpy.
 _TYPES = {
@@ -62,7 +62,7 @@ def layer_precisions(network: Any) -> dict[str, dict[str, tuple[str, ...]]]:
         op = _WEIGHTED.get(layer.type.name)
         if op is not None:
             precision = _precision(layer, source)
-            found.setdefault(op, {}).setdefault(precision, []).append(_onnx_name(layer))
+            found.setdefault(op, {}).setdefault(precision, []).append(onnx_name(layer))
     return {op: {kind: tuple(names) for kind, names in by.items()} for op, by in found.items()}
 
 
@@ -81,7 +81,7 @@ def _code_type(tensor: Any, source: Mapping[str, Any]) -> str | None:
     return _type_name(maker.get_input(0))
 
 
-def _onnx_name(layer: Any) -> str:
+def onnx_name(layer: Any) -> str:
     """Return the ONNX node's name; the parser appends a number to a layer's own."""
     found = re.search(r"\[ONNX Layer: ([^\]]*)\]", layer.metadata or "")
     return found[1] if found and found[1] else str(layer.name)

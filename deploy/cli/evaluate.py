@@ -30,7 +30,8 @@ _NAME_WIDTH = 36
 def command(models: tuple[str, ...], request: ImageRequest, json_path: Path | None) -> None:
     """Measure accuracy over a labelled set of images.
 
-    MODEL is FILE.onnx or torch:WEIGHTS. With several, the answers of the others are held
+    MODEL is FILE.onnx, torch:WEIGHTS, or trt-network:FILE.onnx: what TensorRT's parser makes
+    of the file, evaluated on the CPU. With several, the answers of the others are held
     against those of the first.
     """
     from deploy.evaluate import evaluate

@@ -70,12 +70,16 @@ class Model:
 
 
 def open_model(text: str) -> Model:
-    """Open a model by what the user typed: ``FILE.onnx`` or ``torch:WEIGHTS``.
+    """Open a model by what the user typed.
+
+    ``FILE.onnx`` runs in ONNX Runtime, ``torch:WEIGHTS`` in PyTorch; ``trt-network:FILE.onnx``
+    is the network that TensorRT's parser makes of the file, evaluated on the CPU.
 
     Raises:
         InputError: Of no kind that can be run, or unreadable.
         MissingBackendError: The library that runs it is not installed.
         GraphError: It is refused by that library.
+        BuildError: It is refused by TensorRT's parser.
     """
     kind, _, rest = text.partition(":")
     try:
@@ -83,6 +87,10 @@ def open_model(text: str) -> Model:
             from deploy.runners.torch import open_torch
 
             return open_torch(rest)
+        if kind == "trt-network" and rest:
+            from deploy.runners.network import open_network
+
+            return open_network(Path(rest))
         if text.endswith(".onnx"):
             from deploy.runners.onnx import open_onnx
 
@@ -94,5 +102,6 @@ def open_model(text: str) -> Model:
         ) from err
     raise InputError(
         f"{text}: not a model that can be run",
-        hint="give FILE.onnx, or torch:WEIGHTS (fashion-mnist, imagenet, a .safetensors file, …)",
+        hint="give FILE.onnx, trt-network:FILE.onnx, or torch:WEIGHTS (fashion-mnist, imagenet, "
+        "a .safetensors file, …)",
     )
