@@ -224,6 +224,9 @@ HARM = st.tuples(st.sampled_from(KINDS), st.integers(0, 60), st.integers(0, 20))
 
 @settings(deadline=None, max_examples=60)
 @given(harm=st.lists(HARM, min_size=1, max_size=6))
+@example(harm=[("inputs", 16, 6)])
+@example(harm=[("operator", 4, 3), ("inputs", 55, 12)])
+@example(harm=[("outputs", 25, 9), ("input", 1, 9)])
 @example(harm=[("type", number, 6) for number in range(12)])
 def test_no_damage_stops_it(harm):
     model = net()

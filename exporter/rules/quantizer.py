@@ -15,13 +15,17 @@ _DOMAINS = (*ONNX, "com.microsoft")
 
 
 def is_q(node: Node | None) -> bool:
-    """Tell whether a node is a QuantizeLinear."""
-    return node is not None and node.op == "QuantizeLinear" and node.domain in _DOMAINS
+    """Tell whether a node is a QuantizeLinear that reads and makes something."""
+    return node is not None and node.op == "QuantizeLinear" and _is_whole(node)
 
 
 def is_dq(node: Node | None) -> bool:
-    """Tell whether a node is a DequantizeLinear."""
-    return node is not None and node.op == "DequantizeLinear" and node.domain in _DOMAINS
+    """Tell whether a node is a DequantizeLinear that reads and makes something."""
+    return node is not None and node.op == "DequantizeLinear" and _is_whole(node)
+
+
+def _is_whole(node: Node) -> bool:
+    return node.domain in _DOMAINS and all((node.input(0), *(node.outputs or [""])))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

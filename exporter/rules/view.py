@@ -80,7 +80,8 @@ class View:
 
     def pairs_on(self, name: str) -> list[Quantizer]:
         """Return each Q that reads a tensor."""
-        return [self.quantizers[node] for node in self.graph.readers(name) if is_q(node)]
+        readers = (node for node in self.graph.readers(name) if node.input(0) == name)
+        return [self.quantizers[node] for node in readers if is_q(node)]
 
     def origin(self, name: str) -> Quantizer | None:
         """Return the DQ that a tensor comes from by moves alone."""
@@ -99,7 +100,8 @@ class View:
         names = [name]
         for tensor in names:  # grows as it goes
             found += self.pairs_on(tensor)
-            moved = [n.outputs[:1] for n in self.graph.readers(tensor) if n.is_op(*MOVES)]
+            movers = (n for n in self.graph.readers(tensor) if n.is_op(*MOVES))
+            moved = [n.outputs[:1] for n in movers if n.input(0) == tensor]
             names += [name for made in moved for name in made if name and name not in names]
         return found
 
@@ -121,7 +123,7 @@ def view_of(graph: Graph) -> View:
 
 
 def _quantizer(graph: Graph, node: Node) -> Quantizer:
-    first, made = node.input(0), node.outputs[0] if node.outputs else ""
+    first, made = node.input(0), node.outputs[0]
     data, codes = (first, made) if is_q(node) else (made, first)
     maker = graph.maker(first)
     pair = maker if is_dq(node) and is_q(maker) else None
