@@ -61,8 +61,8 @@ def _not_for_rtx(capability: ComputeCapability) -> str:
 def _target_hint(plan: PlanFacts, capability: ComputeCapability) -> str:
     if capability == _TURING and plan.floats:
         return (
-            "SM 7.5 takes FP16 only: make an FP16 model (strata quantize --precision fp16) and "
-            "build it with --target sm75"
+            "SM 7.5 takes FP16 only (what is INT8 computes in FP16 there): make an FP16 model "
+            "(strata quantize --precision fp16) and build it with --target sm75"
         )
     return f"build it again with --target {capability}"
 

@@ -26,9 +26,9 @@ from deploy.inspect.model_facts import inspect_model
 from deploy.inspect.picture import picture
 from deploy.inspect.side_by_side import side_by_side
 from deploy.inspect.weighted import weighted_layers
-from deploy.manifest import manifest_path
+from deploy.manifest import Binding, ShapeRange, manifest_path, read_manifest
 from deploy.plan_header import PlanHeader
-from deploy.target import BuildTarget
+from deploy.target import BuildTarget, parse_targets
 from exporter.card import Card
 
 
@@ -126,6 +126,14 @@ def test_what_was_asked_in_int8_and_runs_in_float_is_told(engines):
     said = " ".join(meaning(replace(facts, graphs=(graph,))))
     assert "Asked for in INT8, but computed in float: conv1, fc." in said
     assert "Asked for" not in " ".join(meaning(facts))
+
+
+def test_on_turing_int8_computes_in_float_and_is_told_so(tmp_path):
+    source = write(tmp_path / "n.onnx", "int8fp16")
+    target = BuildTarget(capabilities=parse_targets("sm75"))
+    plan = build(source, target, tmp_path / "n.engine").plan
+    said = " ".join(meaning(inspect_engine(plan)))
+    assert "Asked for in INT8, but computed in float: conv1" in said
 
 
 def test_an_engine_without_manifest(engines, tmp_path):
@@ -280,6 +288,25 @@ def test_hostile_names_are_escaped_in_the_picture():
     said = engine_text(facts_of(conv(evil)))
     assert "\x1b" not in said
     assert "\x00" not in said
+
+
+def test_a_hostile_manifest_writes_nothing_but_text(engines, tmp_path):
+    path = copied(engines["int8"], tmp_path)
+    manifest = read_manifest(path)
+    evil = "\x1b[31m\ud800"
+    hostile = replace(
+        manifest,
+        parents={"onnx": "ab" * 32, evil: "cd" * 32},
+        inputs=(Binding(evil, evil, (-1, 3, 8, 8)),),
+        accuracy={evil: 1.0},
+        profiles=({"input": ShapeRange((), (), ()), evil: ShapeRange((1,), (2, 3), (4,))},),
+    )
+    manifest_path(path).write_text(json.dumps(hostile.to_json()))
+    assert inspect_engine(path).trouble == ""
+    done = strata(path)
+    assert done.exit_code == 0
+    assert "\x1b" not in done.output
+    assert strata(path, "--json").exit_code == 0
 
 
 def test_blocks_become_rows():

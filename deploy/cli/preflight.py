@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.inspect.columns import plain
+
 if TYPE_CHECKING:
     from deploy.preflight import Preflight
 
@@ -76,4 +78,5 @@ def _wrapped(text: str, lead: str) -> str:
     """Return a text in lines of at most 100 columns, for the last column of the table."""
     indent = " " * (_INDENT + len(lead))
     width = 100 - len(indent)
-    return lead + f"\n{indent}".join(textwrap.wrap(text, width, break_on_hyphens=False))
+    lines = textwrap.wrap(plain(text), width, break_on_hyphens=False)
+    return lead + f"\n{indent}".join(lines)

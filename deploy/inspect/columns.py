@@ -62,21 +62,21 @@ def columns(cells: Sequence[str], widths: Sequence[int], numbers: int) -> str:
 
 def paragraph(text: str) -> str:
     """Return a text in lines of at most 100 columns."""
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False)
+    return textwrap.fill(plain(text), WIDTH, break_on_hyphens=False)
 
 
 def facts_text(rows: Iterable[tuple[str, str]]) -> str:
     """Return (key, text) in lines of at most 100 columns, the texts one below the other."""
     return "\n".join(
         textwrap.fill(
-            f"{key:<8} {text}",
+            f"{key:<8} {plain(text)}",
             WIDTH,
             initial_indent="  ",
             subsequent_indent=" " * 11,
             break_on_hyphens=False,
         )
         if key
-        else " " * 11 + text
+        else " " * 11 + plain(text)
         for key, text in rows
     )
 

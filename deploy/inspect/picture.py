@@ -45,7 +45,7 @@ text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;font-size:
 .band{fill:#f4f4f7}.line{fill:none;stroke-linejoin:round}
 .size{font-size:10px;paint-order:stroke;stroke:#fff;stroke-width:3px}
 @media (prefers-color-scheme:dark){.paper{fill:#17171b}.ink,.size{fill:#ececf1}.soft{fill:#a8a8b4}
-.band{fill:#202027}.size{stroke:#17171b}.box{stroke:#d0d0da}.minor{fill-opacity:.75}}
+.band{fill:#202027}.size{stroke:#17171b}.box{stroke:#d0d0da}.minor{fill-opacity:.9}}
 """
 
 
