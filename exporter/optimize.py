@@ -15,6 +15,7 @@ from exporter.passes.base import Pass, PassResult
 from exporter.passes.dead_code import dead_code
 from exporter.passes.fold_batchnorm import fold_batchnorm
 from exporter.passes.fold_constants import fold_constants
+from exporter.passes.fold_scale import fold_scale
 from exporter.passes.gemm_bias import gemm_bias
 from exporter.passes.global_pool import global_pool
 from exporter.passes.infer_shapes import infer_shapes
@@ -48,6 +49,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
     merge_slices,
     fold_batchnorm,
+    fold_scale,
     global_pool,
     plain_flatten,
     plain_gemm,

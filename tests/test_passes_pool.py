@@ -53,6 +53,31 @@ def test_without_keepdims_a_flatten_follows():
     ]
 
 
+def test_behind_a_transpose_to_channels_last():
+    body = """t = Transpose<perm=[0,2,3,1]>(x)
+              [pool] y = ReduceMean<axes=[1,2], keepdims=0>(t)"""
+    graph = onnx.shape_inference.infer_shapes(parse(mean(body, output="float[N,5] y"), 13))
+    after, _ = apply(global_pool, graph)
+    assert operators(after) == ["Transpose", "GlobalAveragePool", "Flatten"]
+    assert list(after.graph.node[1].input) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("perm", "output", "attributes"),
+    [
+        ("0,2,3,1", "float[a,b,c,d] y", "axes=[1,2], keepdims=1"),  # N×1×1×C
+        ("1,2,3,0", "float[a,b] y", "axes=[1,2], keepdims=0"),  # C×N
+        ("0,2,3,1", "float[a,b] y", "axes=[1,3], keepdims=0"),  # N×W
+    ],
+)
+def test_behind_another_transpose(perm, output, attributes):
+    body = f"t = Transpose<perm=[{perm}]>(x) y = ReduceMean<{attributes}>(t)"
+    graph = onnx.shape_inference.infer_shapes(parse(mean(body, output=output), 13))
+    _, result = apply(global_pool, graph)
+    assert not result.changed
+    assert "not all of height and width" in result.reason
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [

@@ -3,6 +3,8 @@
 1. ReduceMean(x, axes=(2, 3), keepdims=1)             → GlobalAveragePool(x)
 2. ReduceMean(x, axes=(2, 3), keepdims=0)             → Flatten(GlobalAveragePool(x))
 3. AveragePool(x, kernel = all of a static H×W, no padding) → GlobalAveragePool(x)
+4. ReduceMean(Transpose(x, perm=(0, 2, 3, 1)), axes=(1, 2), keepdims=0): as 2, the Transpose
+   (of TensorFlow's converters, to N×H×W×C) left to other readers
 
 Each computes y[n, c] = 1/(H·W) · Σ x[n, c, h, w]. TensorRT parses the one form into one
 Reduce layer, and Q/DQ placement then has one pattern to know. In case 2 the surviving
@@ -20,7 +22,7 @@ __all__ = ["global_pool"]
 
 
 def global_pool(model: ir.Model) -> PassResult:
-    """Rewrite the three cases."""
+    """Rewrite the four cases."""
     done: list[str] = []
     left: list[str] = []
     for node in tuple(model.graph):
@@ -38,20 +40,35 @@ def global_pool(model: ir.Model) -> PassResult:
 
 
 def _reduce_mean(node: ir.Node) -> str | None:
-    """Rewrite cases 1 and 2, or say why not."""
+    """Rewrite cases 1, 2 and 4, or say why not."""
     shape = dims(node.inputs[0])
     if shape is None or len(shape) < 3:
         return f"its input has rank {'unknown' if shape is None else len(shape)}"
     axes = _axes(node)
     if axes is None:
         return "its axes are not constant"
-    if sorted(axis % len(shape) for axis in axes) != list(range(2, len(shape))):
+    averaged = sorted(axis % len(shape) for axis in axes)
+    keeps = bool(node.attributes.get_int("keepdims", 1))
+    source = None if keeps else _before_transpose(node.inputs[0], averaged)
+    if source is not None:
+        node.replace_input_with(0, source)
+    elif averaged != list(range(2, len(shape))):
         return f"it averages axes {list(axes)}, not all of height and width"
-    if node.attributes.get_int("keepdims", 1):
+    if keeps:
         _to_global(node)
     else:
         _split(node)
     return None
+
+
+def _before_transpose(value: ir.Value | None, averaged: list[int]) -> ir.Value | None:
+    """Return what a Transpose reads, if all axes but the mean's are batch and channels of it."""
+    transpose = None if value is None else value.producer()
+    if transpose is None or not is_op(transpose, "Transpose"):
+        return None
+    order = transpose.attributes.get_ints("perm", ())
+    kept = [axis for number, axis in enumerate(order) if number not in averaged]
+    return transpose.inputs[0] if kept == [0, 1] else None
 
 
 def _axes(node: ir.Node) -> tuple[int, ...] | None:

@@ -115,7 +115,8 @@ def unfolded(view: View) -> Iterator[Fault]:
         tensor = view.real(name)
         maker = view.graph.maker(tensor)
         layer = view.layers.get(maker) if maker is not None else None
-        if layer and layer.int8 and view.graph.sole_reader(tensor) and _folds(view, node, maker):
+        alone = view.graph.sole_reader(tensor) and view.graph.sole_reader(name) is node
+        if layer and layer.int8 and alone and _folds(view, node, maker):
             yield Fault(node, tensor, f"{node.op} behind {named(layer.node)}")
 
 
