@@ -73,6 +73,15 @@ def test_expected_sqnr_is_what_quantization_gives(name, part):
     assert expected_sqnr_db(of(x), amax * 1.4) != pytest.approx(real, abs=0.05)
 
 
+def test_an_amax_at_the_very_edge_of_a_bucket():
+    x = np.float32([4.0] * 100 + [0.0] * 100)
+    assert choose_amax(of(x), MAX)[0] == 4.0
+    assert clipped_share(of(x), 4.0) == 0.0
+    assert expected_sqnr_db(of(x), 10.0) == pytest.approx(
+        sqnr_db(x, fake_quant(x, 10 / 127)), abs=0.5
+    )
+
+
 def kl_amax(x):
     """The entropy method, bin by bin, as its docstring says it."""
     top = float(np.abs(x).max())
