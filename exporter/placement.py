@@ -6,7 +6,7 @@
    one is the main branch, computed inside its producer's kernel, and stays float. The other,
    the shortcut, gets a pair; where it is a Conv's input too (identity block) it has one
    already. If both could be the main branch, it is the one with more layers behind it.
-3. GlobalAveragePool that leads to a quantized layer: its input gets a pair.
+3. GlobalAveragePool or AveragePool that leads to a quantized layer: its input gets a pair.
 4. Concat whose result is quantized: so is every input, all with the scale of the result.
 5. MaxPool, Reshape, Slice, Pad and their like move values and make none: nothing is added for
    them, and where both sides are quantized they share a scale.
@@ -34,6 +34,7 @@ _MOVES = (
     *("MaxPool", "Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"),
     *("Transpose", "Slice", "Pad"),
 )
+_MEANS = ("GlobalAveragePool", "AveragePool")
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
@@ -141,7 +142,7 @@ class _Draft:
     def add_means(self) -> None:
         """Rule 3."""
         for node in self.graph:
-            if node not in self.chosen or not is_op(node, "GlobalAveragePool"):
+            if node not in self.chosen or not is_op(node, *_MEANS):
                 continue
             source = node.inputs[0]
             leads = any(value in self.reasons for value in _moved(node.outputs[0]))

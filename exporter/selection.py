@@ -15,7 +15,8 @@ from exporter.plan import Selection
 __all__ = ["LAYERS", "is_constant", "select", "weight_axis"]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-_OTHERS = ("Add", "Sum", "GlobalAveragePool", "Concat")  # where placement has a rule too
+# Where placement has a rule too.
+_OTHERS = ("Add", "Sum", "GlobalAveragePool", "AveragePool", "Concat")
 
 
 def select(graph: ir.Graph, selection: Selection) -> set[ir.Node]:

@@ -115,6 +115,17 @@ def test_the_mean_before_the_last_layer():
     assert plan.weights[-1].axis == 0
 
 
+def test_a_mean_between_two_convolutions():
+    body = """
+        [conv1] a = Conv(x, v) [relu] b = Relu(a)
+        [pool] p = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(b)
+        [conv2] y = Conv(p, v)
+    """
+    found = pairs(graph(body))
+    assert found == {"x": ("conv1",), "b": ("pool",), "p": ("conv2",)}
+    assert pairs(graph(body), exclude=("pool",)) == {"x": ("conv1",), "p": ("conv2",)}
+
+
 def test_a_mean_that_leads_to_float_stays_float():
     model = graph(HEAD, result="float[N,4] y")
     assert pairs(model, exclude=("fc",)) == {"x": ("conv",)}
