@@ -129,6 +129,8 @@ def open_session(
     options.log_severity_level = _FATAL_ONLY
     # Named outright: left to itself, ONNX Runtime counts CPUs that a container may not use.
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # A plan of all memory for each shape of input costs a fifth more of it, and saves no time.
+    options.enable_mem_pattern = False
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -191,7 +193,13 @@ def _dtype(text: str) -> np.dtype[Any]:
     """Return numpy's type for ONNX Runtime's ``tensor(float)``."""
     word = text.removeprefix("tensor(").removesuffix(")")
     known = {"float": "float32", "double": "float64"}
-    return np.dtype(known.get(word, word))
+    try:
+        return np.dtype(known.get(word, word))
+    except TypeError as err:
+        raise GraphError(
+            f"an input is {text}, which numpy has no arrays of",
+            hint="Strata feeds images: use a network that takes float32 or float16 tensors",
+        ) from err
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:

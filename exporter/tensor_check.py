@@ -110,7 +110,10 @@ def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
     infos = {info.name: info.type for info in (*graph.value_info, *graph.output)}
     sizes: dict[str, int] = {}
     for name in (name for node in graph.node for name in node.output if name):
-        info = infos.get(name, onnx.TypeProto()).tensor_type
+        kind = infos.get(name, onnx.TypeProto())
+        if kind.WhichOneof("value") not in (None, "tensor_type"):
+            continue  # a sequence or an optional: no numbers of its own
+        info = kind.tensor_type
         dims = [dim.dim_value for dim in info.shape.dim][1:]
         known = info.HasField("shape") and 0 not in dims
         sizes[name] = 4 * math.prod(dims) if known else _UNKNOWN_BYTES

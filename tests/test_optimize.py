@@ -227,3 +227,11 @@ def test_bad_files_have_an_exit_code_and_a_hint(content, code, what, tmp_path):
     assert what in done.output
     assert "hint:" in done.output
     assert not (tmp_path / "optimized.onnx").exists()
+
+
+def test_an_input_that_cannot_be_fed_is_a_graph_error(tmp_path):
+    path = tmp_path / "net.onnx"
+    save(parse("g (string[N] x) => (string[N] y) { y = Identity(x) }"), path)
+    done = strata("optimize", path)
+    assert done.exit_code == 5
+    assert "tensor(string)" in done.output

@@ -8,6 +8,7 @@ from onnx_text import apply, bytes_of, constants, operators, parse
 
 from core.errors import GraphError
 from exporter.graph_file import to_proto
+from exporter.optimize import check_optimized
 from exporter.passes.base import outcome
 from exporter.passes.dead_code import dead_code
 from exporter.passes.fold_constants import fold_constants
@@ -291,6 +292,32 @@ def test_shapes_are_written_and_the_batch_keeps_its_name():
     shape = after.graph.value_info[0].type.tensor_type.shape
     assert [dim.dim_param or dim.dim_value for dim in shape.dim] == ["N", 4, 4, 4]
     assert result.reason == "shapes: 2 of 2 tensors"
+
+
+def test_a_sequence_is_not_taken_for_a_tensor():
+    text = """g (float[N,3] x) => (float[N,3] y) {
+        s = SequenceConstruct(x, x)
+        y = SequenceAt(s, one)
+    }"""
+    model = parse(text, one=np.int64(1))
+    graph = ir.from_proto(model)
+    infer_shapes(graph)
+    after = to_proto(graph)
+    assert after.graph.value_info[0].type.HasField("sequence_type")
+    assert list(check_optimized(model, after).sqnr_db) == ["y"]
+
+
+def test_names_that_inference_invents_are_left_out():
+    text = """g (float[N,3] x) => (float[M,3] y) {
+        n = NonZero(x)
+        c = Cast<to=1>(n)
+        t = Transpose(c)
+        y = MatMul(t, w)
+    }"""
+    after, _ = apply(infer_shapes, parse(text, w=(2, 3)))
+    assert "unk__" not in str(after)
+    shape = after.graph.value_info[0].type.tensor_type.shape
+    assert [dim.WhichOneof("value") for dim in shape.dim] == ["dim_value", None]
 
 
 # ------------------------------------------------------------------------- how they are run

@@ -12,25 +12,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from exporter.passes.base import NOTHING, PassResult
 
 __all__ = ["infer_shapes"]
 
 _INVENTED = "unk__"
+_SMALL_BYTES = 1024  # a larger constant is a weight, whose values no shape depends on
 
 
 def infer_shapes(model: ir.Model) -> PassResult:
     """Infer what is missing."""
-    for weight in model.graph.initializers.values():
-        if weight.const_value is not None:  # one that was folded may still have the old, free shape
-            weight.shape = ir.Shape(weight.const_value.numpy().shape)
     before = _known(model)
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    inferred = _inferred(model)
     for value in _made(model):
-        value.shape = _merged(before[value].shape, value.shape)
+        found = inferred.get(str(value.name))
+        if found is not None:
+            value.type = value.type or ir.serde.deserialize_type_proto_for_type(found)
+            value.shape = _merged(value.shape, ir.serde.deserialize_type_proto_for_shape(found))
     after = _known(model)
     names = [str(value.name) for value, facts in after.items() if before[value] != facts]
     unknown = [str(value.name) for value, facts in after.items() if facts.shape is None]
@@ -38,6 +39,31 @@ def infer_shapes(model: ir.Model) -> PassResult:
     if unknown:
         reason += f"; {len(unknown)} unknown, first {unknown[0]}"
     return PassResult("infer_shapes", model, bool(names), reason)
+
+
+def _inferred(model: ir.Model) -> dict[str, onnx.TypeProto]:
+    """Return name → type and shape, as ONNX infers them; nothing when it cannot read the graph."""
+    proto = ir.to_proto(model)
+    graph = proto.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    del graph.initializer[:]
+    held = {info.name for info in graph.input}
+    for name, weight in weights.items():
+        if weight.ByteSize() <= _SMALL_BYTES:
+            graph.initializer.append(weight)  # perhaps a shape: its value counts
+        elif name not in held:
+            graph.input.append(
+                onnx.helper.make_tensor_value_info(name, weight.data_type, weight.dims)
+            )
+    # A constant's shape is its own; one that was folded may still have the free one written.
+    infos = [info for info in graph.value_info if info.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(infos)
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return {}
+    return {info.name: info.type for info in (*proto.graph.value_info, *proto.graph.output)}
 
 
 @dataclass(frozen=True, slots=True)
