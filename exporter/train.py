@@ -76,7 +76,7 @@ class TrainOptions:
 DEFAULTS: dict[int, TrainOptions] = {
     18: TrainOptions(passes=64_000),
     34: TrainOptions(passes=44_000),
-    50: TrainOptions(passes=44_000),
+    50: TrainOptions(passes=36_000),
     101: TrainOptions(passes=28_000, batch=32, lr=0.05),
     152: TrainOptions(passes=24_000, batch=32, lr=0.05),
 }
