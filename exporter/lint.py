@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import onnx
 
-from exporter.rules import additions, arithmetic, fusion, moves, operators, placement, weights
+from exporter.rules import (
+    additions,
+    arithmetic,
+    fusion,
+    moves,
+    operators,
+    placement,
+    shifted,
+    weights,
+)
 from exporter.rules.base import Finding, Rule, Severity
 from exporter.rules.reading import graphs_of
 from exporter.rules.view import view_of
@@ -20,7 +29,7 @@ __all__ = ["RULES", "Finding", "LintReport", "Rule", "Severity", "lint"]
 
 RULES: tuple[Rule, ...] = tuple(
     rule
-    for family in (operators, arithmetic, weights, placement, additions, fusion, moves)
+    for family in (operators, arithmetic, weights, placement, additions, fusion, moves, shifted)
     for rule in family.RULES
 )
 
