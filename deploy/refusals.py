@@ -100,7 +100,14 @@ def _refuse_foreign_operator(node: Node, graph: Graph, where: str) -> None:
 
 
 def _refuse_zero_point(node: Node, graph: Graph, where: str) -> None:
-    """Q and DQ: codes are int8 with zero point 0, scales are positive."""
+    """Q and DQ: codes are int8 with zero point 0, scales are constant and positive."""
+    if len(node.inputs) > 1 and _is_computed(node.inputs[1], graph):
+        raise _at(
+            node,
+            where,
+            f"its scale {node.inputs[1]} is not constant, on which TensorRT-RTX ends the process",
+            "fix the scales at calibration (strata quantize does)",
+        )
     scale, zero = (_constant(node, graph, at) for at in (1, 2))
     kind = _code_type(node, zero, graph)
     if kind in {"uint8", "uint16", "int16", "int32"}:
@@ -128,6 +135,19 @@ def _refuse_zero_point(node: Node, graph: Graph, where: str) -> None:
             f"scale {bad[0]}; TensorRT wants every scale finite and > 0",
             "quantize again with strata quantize, which gives an all-zero channel a safe scale",
         )
+
+
+def _is_computed(name: str, graph: Graph) -> bool:
+    """Tell whether a tensor may differ from run to run; a copy of a constant does not."""
+    if name in graph.constants:
+        return False
+    makers = {output: node for node in graph.nodes for output in node.outputs}
+    for _ in graph.nodes:
+        maker = makers.get(name)
+        if maker is None or maker.op != "Identity":
+            return name not in graph.constants and (maker is None or maker.op != "Constant")
+        name = maker.inputs[0]
+    return True
 
 
 def _code_type(node: Node, zero: Tensor | None, graph: Graph) -> str | None:

@@ -249,6 +249,33 @@ def test_what_tensorrt_cannot_build_is_refused_by_name(tmp_path, options, says, 
     assert names(tmp_path) == ["bad.onnx"]
 
 
+def rescaled(path, *makers):
+    """Write the INT8 network with the scale of conv1's input made by nodes."""
+    body = [n for n in nodes("int8") if "conv1.in" not in n.output[0]]
+    pair = [n for n in nodes("int8") if "conv1.in" in n.output[0]]
+    for quantizer in pair:
+        quantizer.input[1] = "scale"
+    return write(path, "int8", body=[*makers, *pair, *body])
+
+
+def test_a_scale_that_is_computed_is_refused_before_tensorrt_ends_the_process(tmp_path):
+    source = rescaled(tmp_path / "n.onnx", node("ReduceMax", "input", "scale", keepdims=0))
+    with pytest.raises(BuildError, match=r"conv1\.in\.quantized.*its scale scale is not constant"):
+        build(source, ANY, tmp_path / "n.engine")
+
+
+@pytest.mark.parametrize(
+    "makers",
+    [
+        [node("Constant", "", "scale", value_float=0.05)],
+        [node("Identity", "conv1.in.scale", "copy"), node("Identity", "copy", "scale")],
+    ],
+)
+def test_a_scale_that_is_a_copy_or_a_constant_node_is_built(tmp_path, makers):
+    source = rescaled(tmp_path / "n.onnx", *makers)
+    assert build(source, ANY, tmp_path / "n.engine").manifest.count("int8", "Conv") == 1
+
+
 @pytest.mark.parametrize(
     ("targets", "says", "hint"),
     [
