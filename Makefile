@@ -44,7 +44,7 @@ ENGINE := $(OUT)/$(PRECISION).engine
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup export weights report test test-slow test-gpu lint format degradation clean FORCE
+.PHONY: help setup export weights report test test-slow test-gpu lint format degradation bench-peers bench-calibration clean FORCE
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -150,6 +150,34 @@ format: .venv/.ready ## put the code in its usual form
 
 degradation: .venv/.ready ## plain against residual networks: the reason for ResNet, measured
 	.venv/bin/python bench/degradation.py -o build/degradation
+
+# Strata's calibration against other tools', each in an environment made from its lock file.
+# BENCH takes more options of the benchmark, such as --rounds 5; its folder keeps the tables.
+BENCH    ?=
+PEERS    := build/peers/modelopt/.ready build/peers/nncf/.ready
+BENCHING := build/bench/resnet$(DEPTH)
+BENCH_224 := build/bench/resnet$(DEPTH)-224
+
+bench-peers: $(OUT)/optimized.onnx $(PEERS) | .venv/.ready ## quality, time and memory of INT8 by Strata and by other tools
+	@.venv/bin/python -m bench.calibration $< --data '$(DATA)' --images $(IMAGES) --test '$(TEST)' --method $(METHOD) -o $(BENCHING) $(BENCH)
+
+bench-calibration: $(BENCH_224)/optimized.onnx | .venv/.ready ## time and memory of calibration at 224×224, against plain inference
+	@.venv/bin/python -m bench.calibration $< --data '$(DATA)' --tools strata --flat 64,1024 --method $(METHOD) -o $(BENCH_224) $(BENCH)
+
+$(BENCH_224)/model.onnx: $(WEIGHTS_FILE) | .venv/.ready
+	@mkdir -p $(@D)
+	$(STRATA) export --depth $(DEPTH) $(MODEL) --weights $(or $(WEIGHTS_FILE),$(WEIGHTS)) --preprocess imagenet-v1 -o $@
+
+$(BENCH_224)/optimized.onnx: $(BENCH_224)/model.onnx
+	$(STRATA) optimize $< -o $@
+
+# torch goes first, as in .venv; the rest is complete, and ModelOpt asks for more than it needs.
+build/peers/%/.ready: bench/peers/%.txt
+	@echo "── environment $*" >&2
+	$(PYTHON) -m venv build/peers/$*
+	build/peers/$*/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' $< || echo pip)
+	build/peers/$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
 
 clean: ## remove everything that was made (the trained weights stay; build/weights holds them)
 	rm -rf $(filter-out build/weights,$(wildcard build/*)) .mypy_cache .ruff_cache .pytest_cache
