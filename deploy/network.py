@@ -48,6 +48,7 @@ def read_network(
     refuse_graph(graph, str(path), ())
     flavour = flavour or load_flavour()
     parsed = parse(flavour, data, path, TensorrtLog(listen))
+    del data  # TensorRT has its own copy of the weights by now
     native = parsed.native
     try:
         inputs = tuple(read_tensor(native.get_input(i)) for i in range(native.num_inputs))

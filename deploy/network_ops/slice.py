@@ -46,8 +46,9 @@ class Slice(Operation):
         if mode not in ("STRICT_BOUNDS", "FILL", *_OUTSIDE):
             raise Unsupported(f"slice mode {mode}")
         own = [
-            # TensorRT complains in its log when asked for what an input says.
-            None if _is_given(layer, at) else dims(getattr(layer, name))
+            # TensorRT complains in its log when asked for what an input says; before 10.3 a
+            # slice has no axes.
+            None if _is_given(layer, at) else dims(getattr(layer, name, None))
             for at, name in ((1, "start"), (2, "shape"), (3, "stride"), (5, "axes"))
         ]
         return cls(mode, *own)
