@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from deploy.inspect.columns import columns
 from deploy.layers import LayerDiff, Measures, Report, Status
 
-__all__ = ["db_phrase", "db_text", "fit", "plain", "report_text", "row_text", "shape_text"]
+__all__ = ["db_phrase", "db_text", "report_text", "row_text", "shape_text"]
 
 _HEADER = ("tensor", "operator", "shape", "inh. dB", "own dB", "cosine", "max abs")
 _WIDTHS = (28, 17, 13, 7, 7, 8, 8)  # with two spaces between: 100
+_NUMBERS = 4  # of the columns, on the right
 
 
 def report_text(report: Report, *, top: int, floor_db: float | None) -> str:
@@ -27,8 +29,8 @@ def report_text(report: Report, *, top: int, floor_db: float | None) -> str:
         f"{report.reference.file} → {report.candidate.file}: {_counts(report)}",
         f"on {report.data.images} images of {report.data.name}",
         "",
-        _line(_HEADER),
-        *(_line(_cells(row)) for row in rows),
+        columns(_HEADER, _WIDTHS, _NUMBERS),
+        *(columns(_cells(row), _WIDTHS, _NUMBERS) for row in rows),
         "",
         f"worst {len(rows)} by {'own' if own else 'inherited'} error; "
         f"median inherited (inh.) {db_phrase(report.median_db(own=False))}"
@@ -99,26 +101,3 @@ def _cells(row: LayerDiff) -> tuple[str, ...]:
         f"{measures.cosine:.5f}",
         f"{measures.max_abs:.2g}",
     )
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    """Return cells in columns: names to the left, numbers to the right."""
-    parts = [
-        fit(cell, width).ljust(width) if column < 3 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
-    ]
-    return "  ".join(parts).rstrip()
-
-
-def fit(text: str, width: int) -> str:
-    """Shorten a text in its middle: its ends tell most."""
-    text = plain(text)
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[head + 1 - width :]}"
-
-
-def plain(text: str) -> str:
-    """Return a text without line breaks and control characters; a name may hold any."""
-    return "".join(c if c.isprintable() else "�" for c in text)

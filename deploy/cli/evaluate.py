@@ -11,7 +11,8 @@ from deploy.accuracy import Accuracy, accuracy_to_json, write_accuracy
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
 from deploy.images import ImageRequest
-from deploy.layer_table import db_text, fit
+from deploy.inspect.columns import fit
+from deploy.layer_table import db_text
 
 __all__ = ["command"]
 
@@ -27,7 +28,14 @@ _NAME_WIDTH = 36
     type=click.Path(path_type=Path, allow_dash=True),
     help="Write the result to this file; - prints it in place of the table.",
 )
-def command(models: tuple[str, ...], request: ImageRequest, json_path: Path | None) -> None:
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Fast kernels for INT8 and FP16, too: 0.6 of the time, some 0.3 % other answers.",
+)
+def command(
+    models: tuple[str, ...], request: ImageRequest, json_path: Path | None, fast: bool
+) -> None:
     """Measure accuracy over a labelled set of images.
 
     MODEL is FILE.onnx, torch:WEIGHTS, or trt-network:FILE.onnx: what TensorRT's parser makes
@@ -37,7 +45,7 @@ def command(models: tuple[str, ...], request: ImageRequest, json_path: Path | No
     from deploy.evaluate import evaluate
     from deploy.runners import open_model
 
-    opened = [open_model(text) for text in models]
+    opened = [open_model(text, fast=fast) for text in models]
     with progress_bar("evaluate") as bar:
         accuracy = evaluate(opened, request, progress=bar)
     if json_path == Path("-"):

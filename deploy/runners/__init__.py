@@ -69,11 +69,16 @@ class Model:
         return values.astype(np.float64)
 
 
-def open_model(text: str) -> Model:
+def open_model(text: str, *, fast: bool = False) -> Model:
     """Open a model by what the user typed.
 
     ``FILE.onnx`` runs in ONNX Runtime, ``torch:WEIGHTS`` in PyTorch; ``trt-network:FILE.onnx``
     is the network that TensorRT's parser makes of the file, evaluated on the CPU.
+
+    Args:
+        text: One of these.
+        fast: Let ONNX Runtime run a network with rounding in it by its fast kernels (see
+            :mod:`deploy.runners.onnx`).
 
     Raises:
         InputError: Of no kind that can be run, or unreadable.
@@ -94,7 +99,7 @@ def open_model(text: str) -> Model:
         if text.endswith(".onnx"):
             from deploy.runners.onnx import open_onnx
 
-            return open_onnx(Path(text))
+            return open_onnx(Path(text), fast=fast)
     except ImportError as err:
         raise MissingBackendError(
             f"{text}: running it needs a library that is not here ({err})",
