@@ -30,7 +30,8 @@ class TableRequest:
     Attributes:
         statistics: ``statistics.npz``.
         method: ``auto``, or one of :class:`~exporter.thresholds.Method`.
-        full_range: Move tensors by constants; None leaves it to ``auto``.
+        full_range: Where to move tensors by constants, one of ``auto.REACHES``; None
+            leaves it to ``auto``, and is ``off`` for a named method.
         data: Where ``auto`` finds images to try on; None for no trial.
         table: A calibration table to take as it is, in place of all that.
         half: The graph's scales are float16.
@@ -38,7 +39,7 @@ class TableRequest:
 
     statistics: Path
     method: str = AUTO
-    full_range: bool | None = None
+    full_range: str | None = None
     data: str | None = None
     table: Path | None = None
     half: bool = False
@@ -106,16 +107,19 @@ def _from_statistics(
     from exporter.thresholds import Method
 
     statistics, half = request.statistics, request.half
-    classes = movable_classes(graph)
+    classes = {
+        "off": (),
+        "on": movable_classes(graph),
+        "all": movable_classes(graph, borders=True),
+    }
 
-    def make(method: str, full: bool) -> CalibrationTable:
-        movable = classes if full else ()
-        return choose_amaxes(plan, statistics, Method.parse(method), movable, half=half)
+    def make(method: str, reach: str) -> CalibrationTable:
+        return choose_amaxes(plan, statistics, Method.parse(method), classes[reach], half=half)
 
     if request.method != AUTO:
-        return Chosen(make(request.method, bool(request.full_range)))
+        return Chosen(make(request.method, request.full_range or "off"))
     if request.data is None:
-        return Chosen(make("mse", request.full_range is not False))
+        return Chosen(make("mse", request.full_range or "on"))
     from deploy.held_out import held_out_batches
 
     seen = read_statistics(statistics)

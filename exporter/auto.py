@@ -1,9 +1,9 @@
 """The default method: what gives the best outputs on images that were not calibrated with.
 
 No method is best for every network: ``max`` wastes codes on outliers, ``percentile`` and
-``mse`` clip what a later layer may need. So each is tried, then the best ones with
-full-range constants; the winner is the least changed network, by the median over images
-of the SQNR of its outputs.
+``mse`` clip what a later layer may need. So each is tried, then the best ones with full-range
+constants where they cost nothing. The winner is the one that changes the network least, by
+the median over images of the SQNR of its outputs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from exporter.plan import QuantizationPlan
 from exporter.quantize import quantize_graph
 from exporter.session import Tensors, open_session
 
-__all__ = ["CANDIDATES", "Choice", "choose_best", "output_sqnr_db"]
+__all__ = ["CANDIDATES", "REACHES", "Choice", "choose_best", "output_sqnr_db"]
 
 CANDIDATES = ("max", "percentile:99.99", "mse")
+_IN_WORDS = {"off": "", "on": ", full range", "all": ", full range everywhere"}
 
-# Method, and whether with full-range constants → the table it gives.
-MakeTable = Callable[[str, bool], CalibrationTable]
+# What full-range constants may reach: nothing, what costs nothing, or padded convolutions too.
+REACHES = ("off", "on", "all")
+
+# Method and reach → the table they give.
+MakeTable = Callable[[str, str], CalibrationTable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def choose_best(
     plan: QuantizationPlan,
     make_table: MakeTable,
     feeds: Sequence[Tensors],
-    full_range: bool | None = None,
+    reach: str | None = None,
     progress: Progress = silent,
 ) -> Choice:
     """Try the candidates on held-out images and return the best.
@@ -57,7 +61,7 @@ def choose_best(
         plan: What is quantized.
         make_table: Gives the table of a candidate.
         feeds: Held-out images, preprocessed, batch by batch.
-        full_range: Whether to move tensors by constants; None tries both.
+        reach: One of ``REACHES``; None tries off and on.
         progress: Told of each candidate.
 
     Raises:
@@ -67,19 +71,20 @@ def choose_best(
     found: dict[str, float] = {}
     tables: dict[str, CalibrationTable] = {}
 
-    def attempt(method: str, *, full: bool) -> None:
-        name = f"{method}, full range" if full else method
+    def attempt(method: str, reach: str) -> None:
+        name = method + _IN_WORDS[reach]
         progress(len(found), len(CANDIDATES) + 2, name)
-        tables[name] = make_table(method, full)
+        tables[name] = make_table(method, reach)
         int8 = quantize_graph(model, plan, tables[name]).model
         found[name] = output_sqnr_db(reference, _outputs(int8, feeds))
 
     for method in CANDIDATES:
-        attempt(method, full=full_range is True)
-    if full_range is None:
+        attempt(method, reach or "off")
+    if reach is None:
+        winner = max(found, key=lambda name: found[name])
         # With mse too: it is how full range chooses its own scales.
-        for method in dict.fromkeys((max(found, key=lambda name: found[name]), "mse")):
-            attempt(method, full=True)
+        for method in dict.fromkeys((winner, "mse")):
+            attempt(method, "on")
     best = max(found, key=lambda name: found[name])
     return Choice(replace(tables[best], method=f"auto: {best}"), found)
 

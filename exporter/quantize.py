@@ -42,9 +42,16 @@ class Quantized:
     shifts: Mapping[str, float]
 
 
-def movable_classes(model: onnx.ModelProto) -> tuple[tuple[str, ...], ...]:
-    """Return the tensors of a float graph that full-range INT8 can move, class by class."""
-    return find_shifts(named_graph(model).graph).classes
+def movable_classes(
+    model: onnx.ModelProto, *, borders: bool = False
+) -> tuple[tuple[str, ...], ...]:
+    """Return the tensors of a float graph that full-range INT8 can move, class by class.
+
+    Args:
+        model: The float graph.
+        borders: Also those that cost an addition behind a zero-padded Conv.
+    """
+    return find_shifts(named_graph(model).graph, borders=borders).classes
 
 
 def quantize_graph(
@@ -71,7 +78,7 @@ def quantize_graph(
         return Quantized(insert_qdq(model, plan, amaxes, half=half), {})
     moved = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
     try:
-        shifts = find_shifts(moved.graph).constants(chosen)
+        shifts = find_shifts(moved.graph, borders=True).constants(chosen)
     except ValueError as err:
         raise GraphError(
             f"the calibration table moves what cannot be moved: {err}",

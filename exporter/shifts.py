@@ -7,7 +7,9 @@ says how constants pass through it:
 operator                                              constants
 ====================================================  ===================================
 Conv without padding, Gemm, BatchNormalization        any in, any out: the bias takes both
-Conv with zero padding                                0 in (the border would be c, not 0)
+Conv with zero padding                                0 in (the border would be c, not 0);
+                                                      any in, at a known size, where a constant
+                                                      added to its output mends the border
 Relu, Clip                                            out = in: the bounds move along
 MaxPool, means without padding, Flatten, Concat, …    out = in
 Add                                                   out = the sum of both
@@ -25,9 +27,9 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from exporter.passes.base import constant, is_op, sole_consumer
+from exporter.passes.base import constant, dims, is_op, sole_consumer
 
-__all__ = ["Shifts", "find_shifts"]
+__all__ = ["Shifts", "find_shifts", "has_known_border"]
 
 # The first input is moved or averaged; its constant comes out as it went in.
 _TIES = (
@@ -45,8 +47,9 @@ class Shifts:
             take any constant, whatever the others take.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, *, borders: bool = False) -> None:
         self._graph = graph
+        self._borders = borders
         self._parent: dict[ir.Value, ir.Value] = {}
         self._pinned: set[ir.Value] = set()
         self._slack: dict[ir.Value, ir.Node] = {}  # a slack tensor → the Add that reads it
@@ -120,6 +123,8 @@ class Shifts:
             if is_op(node, *_ABSORBERS) and _absorbs(node):
                 continue
             if is_op(node, "Conv") and _absorbs(node, padded=True):
+                if self._borders and has_known_border(node):
+                    continue
                 self._pinned.update(v for v in node.inputs[:1] if v is not None)
             elif is_op(node, "Add") and any(value in self._slack for value in node.inputs):
                 continue
@@ -132,13 +137,24 @@ class Shifts:
                 self._pinned.update(v for v in (*node.inputs, *node.outputs) if v is not None)
 
 
-def find_shifts(graph: ir.Graph) -> Shifts:
+def find_shifts(graph: ir.Graph, *, borders: bool = False) -> Shifts:
     """Return the tensors of a float graph that can be moved by a constant.
 
     Args:
         graph: After the passes, every tensor named; it is left as it is.
+        borders: Also those that a zero-padded Conv of known size reads: its output then
+            takes an addition (:func:`exporter.passes.shift.shift_tensors` makes it).
     """
-    return Shifts(graph)
+    return Shifts(graph, borders=borders)
+
+
+def has_known_border(node: ir.Node) -> bool:
+    """Tell whether a Conv is 2-D with explicit pads, and its sizes are known."""
+    sizes = (dims(node.inputs[0]), dims(node.outputs[0]))
+    return (
+        all(size is not None and len(size) == 4 and None not in size[2:] for size in sizes)
+        and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    )
 
 
 def _values(graph: ir.Graph) -> Iterable[ir.Value]:

@@ -147,3 +147,48 @@ def test_what_an_operator_does_to_a_constant(op, moves):
         feed = {"input": IMAGES[:1]}
         before, after = (open_session(m)(feed)["out"] for m in (model, to_proto(graph)))
         assert sqnr_db(before, after) > 100
+
+
+def everywhere(constants: dict[str, float]) -> onnx.ModelProto:
+    graph = ir.from_proto(residual())
+    every = find_shifts(graph.graph, borders=True).constants(constants)
+    shift_tensors(graph.graph, every)
+    model = to_proto(graph)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@given(st.fixed_dictionaries({t: st.floats(-4, 4, width=16) for t in ("a1", "m1", "m3", "r")}))
+def test_borders_are_mended(constants):
+    before, after = run(residual())["logits"], run(everywhere(constants))["logits"]
+    assert sqnr_db(before, after) > 100
+
+
+def test_without_the_mended_border_the_result_is_wrong():
+    """The twin: leaving the border as it is would be seen."""
+    model = everywhere({"m1": 1.5})
+    for initializer in model.graph.initializer:
+        if initializer.name.endswith(".border"):
+            zeros = np.zeros_like(onnx.numpy_helper.to_array(initializer))
+            initializer.CopyFrom(onnx.numpy_helper.from_array(zeros, initializer.name))
+    assert sqnr_db(run(residual())["logits"], run(model)["logits"]) < 40
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_borders_of_any_geometry(group):
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 19]>
+        net (float[1,3,8,8] input) => (float[1,4,K,L] out)
+        {{ a0 = Conv (input, w0)
+           out = Conv <pads: ints = [2,0,1,3], strides: ints = [2,1], dilations: ints = [1,2],
+                       group: int = {group}> (a0, w1) }}""")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (4, 3, 1, 1), "w1": (4, 4 // group, 3, 2)}.items():
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model = onnx.shape_inference.infer_shapes(model)
+    graph = ir.from_proto(model)
+    shift_tensors(graph.graph, find_shifts(graph.graph, borders=True).constants({"a0": 1.25}))
+    feed = {"input": IMAGES[:1]}
+    before, after = (open_session(m)(feed)["out"] for m in (model, to_proto(graph)))
+    assert sqnr_db(before, after) > 100

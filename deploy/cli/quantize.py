@@ -60,10 +60,11 @@ _WORST = 3  # tensors that the summary names
     "them on held-out images of --data.",
 )
 @click.option(
-    "--full-range/--no-full-range",
-    default=None,
-    help="Move tensors by constants, so that all 256 codes are used.  [default: with auto, if "
-    "it is better]",
+    "--full-range",
+    type=click.Choice(["off", "on", "all"]),
+    help="Move tensors by constants, so that all 256 codes are used: on where it costs nothing, "
+    "all also where it costs an addition behind a padded convolution.  [default: off; with "
+    "auto, what is best]",
 )
 @click.option(
     "--data",

@@ -13,6 +13,13 @@ quantized values must be used, so that c cancels exactly in what is computed: he
 ``weights`` argument. Through an addition the constants add; the one that makes up the
 difference goes into the bias of the branch (:mod:`exporter.shifts`).
 
+A Conv with zero padding reads 0 beyond the border, which stands for c now. Where sizes are
+known, an addition behind it takes back what c·ΣV counts of taps that lie outside::
+
+    z(p) = V∗(y − c) + d + c·ΣV − c·Σ{V(t): tap t lies outside at position p}
+
+The last term is a constant of z's own shape, zero but at the border.
+
 A tensor that moved gets a name of its own, ``<name>.shifted``: it has other values than
 the tensor it stands for.
 """
@@ -22,9 +29,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.passes.base import Array, add_constant, constant, is_op, replace_constant
+from exporter.passes.base import Array, add_constant, constant, dims, is_op, replace_constant
 
 __all__ = ["SUFFIX", "shift_tensors"]
 
@@ -56,6 +64,8 @@ def shift_tensors(
             continue
         if is_op(node, "Conv", "Gemm"):
             _move_bias(node, taken, given, values)
+            if taken and is_op(node, "Conv") and any(node.attributes.get_ints("pads", ())):
+                _mend_border(graph, node, taken, values)
         elif is_op(node, "BatchNormalization"):
             _move_norm(node, taken, given)
         elif is_op(node, "Relu", "Clip"):
@@ -86,6 +96,42 @@ def _move_bias(node: ir.Node, taken: float, given: float, values: Weights) -> No
     dtype = _own_values(weight).dtype
     moved = (bias + taken * sums - given).astype(dtype)
     replace_constant(node, 2, moved, f"{node.name}.bias")
+
+
+def _mend_border(graph: ir.Graph, node: ir.Node, taken: float, values: Weights) -> None:
+    """Add −taken·Σ{taps outside} to a padded Conv's output, which keeps its name."""
+    weight, output = node.inputs[1], node.outputs[0]
+    if weight is None:
+        raise ValueError(f"{node.name!r} has no weight")
+    taps = values(weight).astype(np.float64).sum(axis=1)  # (M, kH, kW)
+    rows, columns = (_inside(node, axis, taps.shape[1 + axis]) for axis in (0, 1))
+    inside = np.einsum("ph,mhw,qw->mpq", rows, taps, columns)
+    lost = taken * (inside - taps.sum(axis=(1, 2))[:, None, None])
+    border = lost.astype(_own_values(weight).dtype)[None]
+    name, kind, shape = output.name, output.type, output.shape
+    constant_value = add_constant(graph, f"{name}.border", border)
+    add = ir.Node("", "Add", [output, constant_value], num_outputs=1, name=f"{node.name}.border")
+    ir.convenience.replace_all_uses_with(output, add.outputs[0], replace_graph_outputs=True)
+    add.replace_input_with(0, output)
+    graph.insert_after(node, add)
+    output.name = f"{name}.inner"
+    add.outputs[0].name, add.outputs[0].type, add.outputs[0].shape = name, kind, shape
+
+
+def _inside(node: ir.Node, axis: int, taps: int) -> npt.NDArray[np.float64]:
+    """Return 1 where a tap reads a pixel and 0 where it reads padding: (positions, taps)."""
+    size, positions = dims(node.inputs[0]), dims(node.outputs[0])
+    if size is None or positions is None:
+        raise ValueError(f"{node.name!r} has no known size")
+    pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
+    stride = node.attributes.get_ints("strides", (1, 1))[axis]
+    dilation = node.attributes.get_ints("dilations", (1, 1))[axis]
+    at = (
+        np.arange(positions[2 + axis] or 0)[:, None] * stride
+        - pads[axis]
+        + np.arange(taps)[None] * dilation
+    )
+    return ((at >= 0) & (at < (size[2 + axis] or 0))).astype(np.float64)
 
 
 def _move_norm(node: ir.Node, taken: float, given: float) -> None:

@@ -43,6 +43,5 @@ def _map(view: View, node: Node) -> bool:
     for reader in view.graph.readers(node.outputs[0]) if node.outputs else ():
         terms = [name for name in reader.inputs if view.graph.is_constant(name)]
         if reader.is_op("Add") and terms:
-            sizes = (view.graph.shape(terms[0]) or ())[-2:]
-            return any(size is not None and size > 1 for size in sizes)
+            return len(view.graph.shape(terms[0]) or ()) == 4
     return False
