@@ -11,10 +11,11 @@ import onnx
 
 from bench.images import prepared, write_images
 from bench.quality import (
+    Answered,
     Labels,
-    Logits,
+    answer,
     codes_of,
-    logits_of,
+    feature_of,
     openvino_answers,
     quality,
     tensorrt_says,
@@ -35,38 +36,40 @@ class Answers:
     Attributes:
         images: The prepared images, an ``.npz``.
         labels: Their classes, (N,).
-        logits: The float network's, (N, classes).
+        own: What the float network makes of them.
+        feature: The tensor that its classifier reads.
         environments: Where the peers' environments lie.
         say: Told what runs.
     """
 
     images: Path
     labels: Labels
-    logits: Logits
+    own: Answered
+    feature: str
     environments: Path
     say: Callable[[str], None]
 
     @property
     def top1(self) -> float:
         """Share of right answers of the float network."""
-        return float(np.mean(self.logits.argmax(axis=1) == self.labels))
+        return float(np.mean(self.own.logits.argmax(axis=1) == self.labels))
 
     def add_to(self, row: Row, tool: Tool, model: Path) -> Row:
         """Return the row of a tool with how well its network answers, or why that failed."""
         self.say(f"answers: {tool.title}")
         try:
             if model.suffix == ".xml":
-                logits, codes = openvino_answers(tool, model, self.images, self.environments)
+                found, codes = openvino_answers(tool, model, self.images, self.environments)
                 verdict = ""
             else:
                 with progress_bar(tool.key) as bar:
-                    logits = logits_of(model, self.images, bar)
+                    found = answer(model, self.images, self.feature, bar)
                 codes = codes_of(onnx.load(model))
                 verdict = tensorrt_says(model)
         except (StrataError, RuntimeError) as err:
             return replace(row, problem=str(err).partition("\n")[0])
-        found = quality(self.logits, logits, self.labels)
-        return replace(row, quality=found, codes=codes_text(codes), tensorrt=verdict)
+        rated = quality(self.own, found, self.labels)
+        return replace(row, quality=rated, codes=codes_text(codes), tensorrt=verdict)
 
 
 def reference(
@@ -84,7 +87,8 @@ def reference(
         raise InputError(
             f"{test.data}: no labels", hint="name labelled images, or leave --test out"
         )
+    feature = feature_of(onnx.load(job.model))
     say("answers: the float network")
     with progress_bar("float") as bar:
-        logits = logits_of(job.model, path, bar)
-    return Answers(path, labels, logits, environments, say)
+        own = answer(job.model, path, feature, bar)
+    return Answers(path, labels, own, feature, environments, say)

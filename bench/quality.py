@@ -1,4 +1,4 @@
-"""How well a quantized network answers: its logits against those of the float network.
+"""How well a quantized network answers: its logits and features against the float network's.
 
 ONNX files run in ONNX Runtime with its graph optimizations off, so that each Q and DQ
 computes what it says; an OpenVINO model is run by OpenVINO, in a process of its own.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +20,39 @@ import onnx
 from bench.measure import measure
 from bench.peers.feed import batches, count
 from bench.tools import Tool, python, strata_command
+from core.progress import Progress, silent
+from exporter.onnx_file import card_of
+from exporter.passes.shift import SUFFIX
 from exporter.session import open_session
 
-__all__ = ["Quality", "codes_of", "logits_of", "openvino_answers", "quality", "tensorrt_says"]
+__all__ = [
+    "Answered",
+    "Quality",
+    "answer",
+    "codes_of",
+    "feature_of",
+    "openvino_answers",
+    "quality",
+    "tensorrt_says",
+]
 
-Logits = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
 
 _BATCH = 50
+_SHAPE_ONLY = {"Flatten", "Reshape", "Squeeze", "Identity"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """What a network makes of N images: logits, (N, classes), and what the classifier reads.
+
+    Attributes:
+        features: (N, …); None where the file has no tensor of that name.
+    """
+
+    logits: Floats
+    features: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +61,92 @@ class Quality:
 
     Attributes:
         sqnr_db: Median over the images of the SQNR of their logits, in dB.
+        feature_db: The same of what the classifier reads; None when it is not known.
         changed: Share of images with another answer.
         top1: Share of right answers.
     """
 
     sqnr_db: float
+    feature_db: float | None
     changed: float
     top1: float
 
 
-def quality(reference: Logits, candidate: Logits, labels: Labels) -> Quality:
-    """Compare two networks' logits, (N, classes) each; labels (N,)."""
-    noise = ((reference - candidate) ** 2).sum(axis=1)
-    with np.errstate(divide="ignore"):  # equal logits: infinite
-        sqnr = 10 * np.log10((reference**2).sum(axis=1) / noise)
-    answers = candidate.argmax(axis=1)
+def quality(reference: Answered, candidate: Answered, labels: Labels) -> Quality:
+    """Compare what two networks make of the same images; labels (N,)."""
+    features = None
+    if reference.features is not None and candidate.features is not None:
+        features = _median_db(reference.features, candidate.features)
+    answers = candidate.logits.argmax(axis=1)
     return Quality(
-        float(np.median(sqnr)),
-        float(np.mean(answers != reference.argmax(axis=1))),
+        _median_db(reference.logits, candidate.logits),
+        features,
+        float(np.mean(answers != reference.logits.argmax(axis=1))),
         float(np.mean(answers == labels)),
     )
 
 
-def logits_of(model: Path, images: Path, progress: Callable[[int, int], None]) -> Logits:
-    """Answer images with an ONNX file: float64, (N, classes).
+def _median_db(reference: Floats, candidate: Floats) -> float:
+    """Return the median SQNR of the rows, in dB; both (N, …)."""
+    r, c = (x.reshape(len(x), -1).astype(np.float64) for x in (reference, candidate))
+    with np.errstate(divide="ignore"):  # equal rows: infinite
+        ratio = (r**2).sum(axis=1) / ((r - c) ** 2).sum(axis=1)
+    return float(np.median(10 * np.log10(ratio)))
+
+
+def feature_of(model: onnx.ModelProto) -> str:
+    """Return the tensor that the last layer, the classifier, reads; empty when there is none."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    node = made.get(model.graph.output[0].name)
+    if node is not None and node.op_type == "Add":  # a MatMul with its bias
+        node = next((made[x] for x in node.input if x in made), None)
+    if node is None or node.op_type not in {"Gemm", "MatMul"}:
+        return ""
+    name: str = node.input[0]
+    while name in made and made[name].op_type in _SHAPE_ONLY:
+        name = made[name].input[0]
+    return name
+
+
+def answer(model: Path, images: Path, feature: str, progress: Progress = silent) -> Answered:
+    """Answer images with an ONNX file.
 
     Args:
         model: One image input, logits as its first output.
         images: An ``.npz`` of prepared images, whole batches of 50 (or of what the file takes).
-        progress: Told the images done, of how many.
+        feature: A tensor to return, too, where the file has it; empty for none.
+        progress: Told the images done.
     """
-    session = open_session(model, optimize=False)
+    held, shift = _held(onnx.load(model), feature)
+    session = open_session(model, optimize=False, outputs=[held] if held else None)
     image, total = session.inputs[0], count(images)
     fixed = image.shape[0]
     size = fixed if isinstance(fixed, int) and fixed > 0 else min(_BATCH, total)
-    answers = []
+    logits, features = [], []
     for done, batch in enumerate(batches(images, size), start=1):
-        answers.append(session({image.name: batch})[session.outputs[0]])
+        found = session({image.name: batch})
+        logits.append(found[session.outputs[0]])
+        if held:
+            features.append(found[held] + np.float32(shift))
         progress(done * size, total)
-    return np.concatenate(answers).astype(np.float64)
+    whole = np.concatenate(features) if held else None
+    return Answered(np.concatenate(logits), whole)
+
+
+def _held(model: onnx.ModelProto, feature: str) -> tuple[str, float]:
+    """Return how a file names a tensor and what it holds it less; ("", 0) without it."""
+    names = {name for node in model.graph.node for name in node.output}
+    if feature in names:
+        return feature, 0.0
+    shift = card_of(model).shifts.get(feature)
+    if shift is not None and feature + SUFFIX in names:
+        return feature + SUFFIX, shift
+    return "", 0.0
 
 
 def openvino_answers(
     tool: Tool, model: Path, images: Path, environments: Path
-) -> tuple[Logits, Mapping[str, int]]:
+) -> tuple[Answered, Mapping[str, int]]:
     """Answer images with an OpenVINO model; also return its activations by type of code.
 
     Raises:
@@ -92,7 +159,7 @@ def openvino_answers(
     if done.problem:
         raise RuntimeError(done.problem)
     codes: dict[str, int] = json.loads(facts.read_text(encoding="utf-8"))
-    return np.load(logits).astype(np.float64), codes
+    return Answered(np.load(logits)), codes
 
 
 def codes_of(model: onnx.ModelProto) -> Counter[str]:

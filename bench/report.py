@@ -22,7 +22,7 @@ _LOCKS = Path(__file__).parent / "peers"
 # What a reader wants to know the version of, of each environment.
 _NAMED = ("onnxruntime", "nncf", "openvino", "nvidia-modelopt", "torch", "numpy")
 _HEAD = ("wall ×", "CPU ×", "peak ×", "peak MiB")
-_QUALITY_HEAD = ("SQNR dB", "changed", "top-1", "codes", "TensorRT")
+_QUALITY_HEAD = ("logits dB", "features dB", "changed", "top-1", "codes", "TensorRT")
 _NONE = "–"
 
 
@@ -94,9 +94,9 @@ class Report:
         """Return the head and the rows, as text."""
         with_quality = self.float_top1 is not None
         seconds, peak = self.plain
-        float_cells = [_NONE, _NONE, _NONE, _NONE, _NONE]
+        float_cells = [_NONE] * len(_QUALITY_HEAD)
         if self.float_top1 is not None:
-            float_cells[2] = f"{self.float_top1:.2%}"
+            float_cells[3] = f"{self.float_top1:.2%}"
         head = ["", *_HEAD]
         first = ["plain inference", f"1 ({seconds:.1f} s)", "1", "1", f"{peak / 2**20:.0f}"]
         rows = [first + (float_cells if with_quality else [])]
@@ -126,7 +126,7 @@ def _note(row: Row) -> str:
 
 def _cost_cells(cost: Cost | None) -> list[str]:
     if cost is None:
-        return [_NONE] * 4
+        return [_NONE] * len(_HEAD)
     return [*map(_ratio, (cost.wall, cost.cpu, cost.peak)), f"{cost.peak_bytes / 2**20:.0f}"]
 
 
@@ -138,10 +138,11 @@ def _ratio(ratio: Ratio) -> str:
 
 def _quality_cells(row: Row) -> list[str]:
     if row.quality is None:
-        return [_NONE] * 5
+        return [_NONE] * len(_QUALITY_HEAD)
     quality = row.quality
     answer = {"": _NONE, "builds": "yes"}.get(row.tensorrt, "no")
-    numbers = [f"{quality.sqnr_db:.1f}", f"{quality.changed:.2%}", f"{quality.top1:.2%}"]
+    features = _NONE if quality.feature_db is None else f"{quality.feature_db:.1f}"
+    numbers = [f"{quality.sqnr_db:.1f}", features, f"{quality.changed:.2%}", f"{quality.top1:.2%}"]
     return [*numbers, row.codes or _NONE, answer]
 
 

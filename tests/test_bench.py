@@ -16,12 +16,13 @@ sys.path.insert(0, str(ROOT))  # bench/ is run from the repository, never instal
 from bench.images import prepared, write_images  # noqa: E402
 from bench.measure import Limits, Usage, measure  # noqa: E402
 from bench.peers.feed import batches, count  # noqa: E402
-from bench.quality import codes_of, logits_of, quality  # noqa: E402
+from bench.quality import Answered, answer, codes_of, feature_of, quality  # noqa: E402
 from bench.report import Report, Row, codes_text  # noqa: E402
 from bench.rounds import cost, run_rounds, together  # noqa: E402
 from bench.tools import TOOLS, Job, Tool  # noqa: E402
-from core.progress import silent  # noqa: E402
 from deploy.images import ImageRequest  # noqa: E402
+from exporter.card import Card  # noqa: E402
+from exporter.onnx_file import save  # noqa: E402
 
 MEGA = 1_000_000
 
@@ -99,17 +100,39 @@ class TestRatios:
 
 class TestQuality:
     def test_by_hand(self):
-        reference = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
-        candidate = np.array([[3.0, 4.5], [0.0, 0.1], [0.0, 1.8]])
+        reference = Answered(np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]]), np.ones((3, 2, 1)))
+        candidate = Answered(np.array([[3.0, 4.5], [0.0, 0.1], [0.0, 1.8]]), np.ones((3, 2, 1)) * 2)
         found = quality(reference, candidate, np.array([1, 0, 0]))
-        assert found.sqnr_db == pytest.approx(20)  # 10·log10 of 100, −0.04… and 100
+        assert found.sqnr_db == pytest.approx(20)  # 10·log10 of 100, 1/1.01 and 100
+        assert found.feature_db == pytest.approx(0)
         assert found.changed == pytest.approx(1 / 3)
         assert found.top1 == pytest.approx(1 / 3)
 
     def test_the_network_itself_is_perfect(self, job):
-        logits = logits_of(job.model, job.images, silent)
-        assert logits.shape == (16, 4)
-        assert quality(logits, logits, logits.argmax(axis=1)).sqnr_db == np.inf
+        feature = feature_of(onnx.load(job.model))
+        assert feature == "p"  # before it is flattened
+        own = answer(job.model, job.images, feature)
+        assert own.logits.shape == (16, 4)
+        assert own.features.shape == (16, 8, 1, 1)
+        found = quality(own, own, own.logits.argmax(axis=1))
+        assert (found.sqnr_db, found.feature_db, found.top1) == (np.inf, np.inf, 1)
+
+    def test_a_tensor_held_less_a_constant_is_the_tensor(self, job, tmp_path):
+        """As full-range INT8 holds it: p.shifted = p − 2, said in the metadata."""
+        model = onnx.load(job.model)
+        for node in model.graph.node:
+            names = {"p": "p.shifted", "f": "f.shifted"}
+            for field in (node.input, node.output):
+                field[:] = [names.get(name, name) for name in field]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(2), "two"))
+        model.graph.node[2].output[0] = "p.own"
+        less = onnx.helper.make_node("Sub", ["p.own", "two"], ["p.shifted"])
+        model.graph.node.insert(3, less)
+        path = tmp_path / "shifted.onnx"
+        save(model, path, Card(shifts={"p": 2.0}))
+        expected = answer(job.model, job.images, "p").features
+        assert np.allclose(answer(path, job.images, "p").features, expected, atol=1e-5)
+        assert answer(path, job.images, "q").features is None
 
 
 class TestFeed:
@@ -147,12 +170,13 @@ class TestOnnxRuntime:
         model = onnx.load(tool.output(job))
         assert codes_of(model) == {"int8": 2}  # what the Conv and the Gemm read
         assert sum(node.op_type == "DequantizeLinear" for node in model.graph.node) == 4
-        logits, expected = (
-            logits_of(path, job.images, silent) for path in (tool.output(job), job.model)
-        )
-        # The twin: the ranges of another network would not do.
-        assert quality(expected, logits, np.zeros(16)).sqnr_db > 25
-        assert quality(expected, np.roll(logits, 1, axis=0), np.zeros(16)).sqnr_db < 25
+        found, expected = (answer(path, job.images, "p") for path in (tool.output(job), job.model))
+        labels = np.zeros(16, np.int64)
+        assert quality(expected, found, labels).sqnr_db > 25
+        # The twin: answers to other images are far off.
+        other = Answered(np.roll(found.logits, 1, axis=0))
+        assert quality(expected, other, labels).sqnr_db < 25
+        assert quality(expected, other, labels).feature_db is None
 
 
 class TestCodes:
@@ -206,7 +230,7 @@ class TestReport:
                     [Usage(2, 2, 150 * 2**20), Usage(2, 2, 150 * 2**20)],
                     [Usage(2, 1, 100 * 2**20), Usage(1, 1, 100 * 2**20)],
                 ),
-                quality(np.eye(3), np.eye(3) * 1.1, np.arange(3)),
+                quality(Answered(np.eye(3)), Answered(np.eye(3) * 1.1), np.arange(3)),
                 "int8",
                 "builds",
             ),
@@ -218,7 +242,7 @@ class TestReport:
     def test_every_tool_has_a_line_and_a_failure_its_reason(self):
         text = self.REPORT.to_text()
         (good,) = [line for line in text.splitlines() if line.startswith("Good")]
-        cells = "Good 1.50 (1.00…2.00) 2.00 1.50 150 20.0 0.00% 100.00% int8 yes"
+        cells = "Good 1.50 (1.00…2.00) 2.00 1.50 150 20.0 – 0.00% 100.00% int8 yes"
         assert " ".join(good.split()) == cells
         assert "Bad [1]" in text
         assert "[1] failed: out of memory" in text
