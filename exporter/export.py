@@ -36,7 +36,7 @@ from exporter.tensor_check import FLOOR_DB, TensorCheck, check_tensors, tensor_b
 
 __all__ = ["OPSETS", "ExportOptions", "check_export", "export"]
 
-OPSETS = range(19, 24)  # 19 is the first whose Q/DQ take float16, and what JetPack's parser knows
+OPSETS = range(19, 24)  # the first whose Q/DQ take float16; JetPack's parser knows it
 
 _ANY_SIZE = (224, 224)  # pixels; to trace a network whose input size is free
 
@@ -57,8 +57,8 @@ class ExportOptions:
     """What the graph is to be.
 
     Attributes:
-        size: (height, width) of the input in pixels, in place of what the preprocess spec
-            makes: images will be resized to it.
+        size: (height, width) in pixels, in place of the preprocess spec's: images will be
+            resized to it.
         free_size: Leave height and width free, as the batch always is.
         opset: One of ``OPSETS``.
     """
@@ -70,14 +70,10 @@ class ExportOptions:
     def __post_init__(self) -> None:
         """Refuse what no graph can be."""
         if self.opset not in OPSETS:
-            raise InputError(
-                f"opset {self.opset} is not one Strata exports",
-                hint=f"choose {OPSETS[0]} to {OPSETS[-1]}",
-            )
+            choices = f"choose {OPSETS[0]} to {OPSETS[-1]}"
+            raise InputError(f"opset {self.opset} is not one Strata exports", hint=choices)
         if self.size is not None and min(self.size) < 1:
-            raise InputError(
-                f"input size {self.size[0]}×{self.size[1]} is empty", hint="give height and width"
-            )
+            raise InputError(f"input size {self.size} is empty", hint="give height and width")
 
 
 def export(
@@ -164,8 +160,8 @@ def _translate(program: torch.export.ExportedProgram, options: ExportOptions) ->
     if translated is None:
         raise GraphError("PyTorch returned no ONNX program", hint="use the locked versions")
     model: ir.Model = translated.model
-    opset = onnx.helper.make_opsetid("", options.opset)
-    model.ir_version = onnx.helper.find_min_ir_version_for([opset])
+    opsets = [onnx.helper.make_opsetid("", options.opset)]
+    model.ir_version = onnx.helper.find_min_ir_version_for(opsets)
     return model
 
 
@@ -178,7 +174,7 @@ def _failing(step: str) -> Iterator[None]:
         reason = str(err).strip().splitlines() or [type(err).__name__]
         raise GraphError(
             f"PyTorch cannot {step} the network: {reason[0]}",
-            hint="try another input size, or --opset 20; -v shows PyTorch's own report",
+            hint="try another input size or opset, and the versions of the lock file",
         ) from err
 
 
