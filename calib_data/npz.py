@@ -15,6 +15,7 @@ memory; ``savez_compressed`` has to be unpacked whole. Pickles are refused: they
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 import zipfile
 import zlib
@@ -81,7 +82,8 @@ class NpzSource:
                 f"{self.where(index)}: preprocessed float32 values, not pixels",
                 hint="save the uint8 pixels (N×H×W×3) in the .npz instead",
             )
-        pixels = np.asarray(self.images[index])
+        pixels = np.array(self.images[index])
+        _let_go(self.images)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def tensor(self, index: int, spec: PreprocessSpec | None) -> Tensor:
@@ -93,6 +95,7 @@ class NpzSource:
         if not self.preprocessed:
             return prepare(self.image(index), spec, where=self.where(index))
         tensor = np.array(self.images[index], np.float32, order="C")
+        _let_go(self.images)
         if not np.all(np.isfinite(tensor)):
             raise InputError(
                 f"{self.where(index)}: {np.count_nonzero(~np.isfinite(tensor))} values are NaN or "
@@ -103,7 +106,19 @@ class NpzSource:
 
     def digest(self, index: int) -> str:
         """Return the SHA-256 of the image's type, shape and values."""
-        return array_digest(self.images[index])
+        digest = array_digest(self.images[index])
+        _let_go(self.images)
+        return digest
+
+
+def _let_go(images: AnyArray) -> None:
+    """Drop what was read of a mapped file: its pages count as this process's memory.
+
+    They stay in the system's cache, and a view that is still in use reads them again.
+    """
+    file: object = images.base
+    if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def open_npz(path: Path) -> NpzSource:

@@ -1,5 +1,6 @@
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,24 @@ def test_npz_pixels_are_mapped_not_read(tmp_path):
     assert [np.array_equal(stored.image(i), PIXELS[i]) for i in range(5)] == [True] * 5
     assert stored.labels is None
     assert stored.class_names == ()
+
+
+def mapped_bytes():
+    """Memory of this process that is a file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+
+@pytest.mark.parametrize("read", ["tensor", "digest"])
+def test_npz_what_was_read_is_let_go(tmp_path, read):
+    images = np.ones((64, 3, 256, 256), np.float32)  # 50 MB
+    source = open_npz(save(tmp_path / "a.npz", images=images))
+    before = mapped_bytes()
+    np.asarray(source.images).sum()
+    assert mapped_bytes() - before > images.nbytes // 2  # else this sees nothing
+    for index in range(len(source)):
+        getattr(source, read)(index, *([None] if read == "tensor" else []))
+    assert mapped_bytes() - before < images.nbytes // 8
 
 
 def test_npz_packed_and_mapped_are_one(tmp_path):
