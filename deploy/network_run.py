@@ -14,6 +14,7 @@ import numpy as np
 from core.errors import GraphError, InputError
 from deploy.network_ops.base import Array
 from deploy.network_ops.half import round_half
+from deploy.network_ops.threads import ONE_BLAS_THREAD
 from deploy.network_reader import Layer, TensorFacts
 
 __all__ = ["Network", "Tensors", "apply_layer"]
@@ -211,7 +212,7 @@ def apply_layer(name: str, layer: Layer, live: Mapping[str, Array], out: Array |
     operation, fact = layer.operation, layer.output
     inputs = [None if i is None else live[i] for i in layer.inputs]
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), ONE_BLAS_THREAD:
             value = operation(inputs, out)
             if fact.dtype == np.float16 and not operation.exact:
                 value = round_half(value, value if operation.fresh else None)

@@ -325,7 +325,7 @@ def test_a_convolution_in_many_blocks_is_the_same(monkeypatch):
     )
     for block, fewest, channels in [(1 << 21, 256, 1 << 17), (1, 8, 1), (1, 200, 1)]:
         monkeypatch.setattr("deploy.network_ops.convolution._BLOCK_BYTES", block)
-        monkeypatch.setattr("deploy.network_ops.convolution._FEWEST_COLUMNS", fewest)
+        monkeypatch.setattr("deploy.network_ops.convolution.FEWEST_COLUMNS", fewest)
         monkeypatch.setattr("deploy.network_ops.convolution._CHANNEL_BYTES", channels)
         assert worst_db(model, batch=5)[0] >= FP32_DB
 

@@ -10,8 +10,9 @@ from network_nets import FP32_DB, difference_db, parsed, random_feeds, reference
 from onnx_text import parse
 
 from core.errors import GraphError
-from deploy.network_ops import half, quantize
+from deploy.network_ops import quantize
 from deploy.network_ops.half import round_half
+from deploy.network_ops.threads import PART
 
 QDQ = """net (float[N,4,8,8] x) => (float[N,C,H,W] y) {
   q = QuantizeLinear(x, s, z)
@@ -100,4 +101,4 @@ def test_rounding_to_float16_at_every_boundary():
     with np.errstate(over="ignore"):
         expected = x.astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(round_half(x, x.copy()), expected)
-    assert x.size > 2 * half._PART  # more than one part
+    assert x.size > 2 * PART  # more than one part

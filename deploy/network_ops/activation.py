@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from deploy.network_ops.base import Array, Inputs, Operation, Unsupported
+from deploy.network_ops.threads import PART, spread_flat
 from deploy.network_ops.unary import erf
 
 __all__ = ["Activation", "Clip", "ParametricRelu", "read_activation", "relu"]
 
-_PART = 1 << 16  # elements
-_ZEROS = np.zeros(_PART, np.float32)  # numpy compares with an array three times as fast as with 0
+_ZEROS = np.zeros(PART, np.float32)  # numpy compares with an array three times as fast as with 0
 
 Formula = Callable[[Array, np.float32, np.float32], Array]
 
@@ -29,9 +29,11 @@ def relu(x: Array, out: Array | None = None) -> Array:
     if out is None or not out.flags.c_contiguous:
         out = np.empty(x.shape, np.float32)
     values, result = x.reshape(-1), out.reshape(-1)
-    for start in range(0, values.size, _PART):
-        part = values[start : start + _PART]
-        np.maximum(part, _ZEROS[: part.size], out=result[start : start + _PART])
+
+    def work(part: slice) -> None:
+        np.maximum(values[part], _ZEROS[: part.stop - part.start], out=result[part])
+
+    spread_flat(work, values.size)
     return out
 
 

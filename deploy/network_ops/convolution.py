@@ -12,7 +12,6 @@ A depthwise convolution has no sum over channels: it adds up shifted images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from deploy.network_ops.base import Array, Inputs, Operation, Unsupported, dims, weights
+from deploy.network_ops.products import FEWEST_COLUMNS, pointwise, product, spread_product
+from deploy.network_ops.threads import spread, workers
 from deploy.network_ops.window import Span, Window, pad
 
 __all__ = ["Convolution"]
 
-_BLOCK_BYTES = 1 << 21  # of gathered columns
-_FEWEST_COLUMNS = 256
+_BLOCK_BYTES = 1 << 20  # of gathered columns
 _CHANNEL_BYTES = 1 << 17  # of a depthwise convolution's work array
 
 Spans = tuple[Span, Span]
@@ -68,92 +68,99 @@ class Convolution(Operation):
         bias = inputs[2] if len(inputs) > 2 else bias
         spans = self.window.place(x.shape[2:])
         x = pad(x, spans, 0)
+        size = (spans[0].outputs, spans[1].outputs)
+        result = np.empty((len(x), len(kernel), *size), np.float32)
         if self.window.size == (1, 1) and self.groups == 1:
-            result = _pointwise(self._picked(x, spans), kernel[:, :, 0, 0])
+            pointwise(self._picked(x, size), kernel[:, :, 0, 0], bias, result)
         elif self.groups == x.shape[1] == len(kernel):
-            result = self._depthwise(x, kernel[:, 0], spans)
+            _depthwise(self._views(x, size), kernel[:, 0], bias, result)
         else:
-            result = self._gathered(x, kernel, spans)
-        if bias is not None:
-            result += bias[:, None, None]
+            _gathered(self._views(x, size), kernel, bias, result)
         return result
 
-    def _picked(self, x: Array, spans: Spans) -> Array:
+    def _picked(self, x: Array, size: tuple[int, int]) -> Array:
         """Return the elements that a 1×1 window sees."""
-        (down, across), (rows, columns) = self.window.stride, spans
-        if (down, across) == (1, 1):
-            return x[:, :, : rows.outputs, : columns.outputs]
-        return x[:, :, ::down, ::across][:, :, : rows.outputs, : columns.outputs]
+        down, across = self.window.stride
+        return x[:, :, ::down, ::across][:, :, : size[0], : size[1]]
 
-    def _views(self, x: Array, spans: Spans) -> Array:
+    def _views(self, x: Array, size: tuple[int, int]) -> Array:
         """Return what each window sees, (C, R, S, n, rows, columns), without copying."""
         n, channels = x.shape[:2]
         (down, across), (below, beside) = self.window.stride, self.window.dilation
         image, channel, row, element = x.strides
         return as_strided(
             x,
-            (channels, *self.window.size, n, spans[0].outputs, spans[1].outputs),
+            (channels, *self.window.size, n, *size),
             (channel, row * below, element * beside, image, row * down, element * across),
             writeable=False,
         )
 
-    def _depthwise(self, x: Array, kernel: Array, spans: Spans) -> Array:
-        """Convolve each channel with its own (R, S)."""
-        views = self._views(x, spans)
-        channels, _, _, n, rows, columns = views.shape
-        result = np.empty((n, channels, rows, columns), np.float32)
-        step = max(1, _CHANNEL_BYTES // (4 * rows * columns))
-        for image in range(n):
-            for first in range(0, channels, step):
-                some = slice(first, first + step)
-                _add_shifted(views[some, :, :, image], kernel[some], result[image, some])
-        return result
 
-    def _gathered(self, x: Array, kernel: Array, spans: Spans) -> Array:
-        """Convolve by gathering columns."""
-        views = self._views(x, spans)
-        n, rows, columns = views.shape[3:]
-        factors = kernel.reshape(self.groups, len(kernel) // self.groups, -1)
-        result = np.empty((n, len(kernel), rows, columns), np.float32)
-        flat = result.reshape(n, *factors.shape[:2], rows * columns)
-        for images, some in _blocks(views.shape):
-            part = views[:, :, :, images, some]
-            gathered = np.ascontiguousarray(part).reshape(self.groups, factors.shape[2], -1)
-            if part.shape[3] == 1:
-                first = some.start * columns
-                into = flat[images.start, :, :, first : first + gathered.shape[2]]
-                np.matmul(factors, gathered, out=into)
-            else:
-                product = np.matmul(factors, gathered).reshape(-1, *part.shape[3:])
-                result[images] = product.transpose(1, 0, 2, 3)
-        return result
+def _gathered(views: Array, kernel: Array, bias: Array | None, out: Array) -> None:
+    """Convolve by gathering columns.
+
+    Args:
+        views: What each window sees, (C, R, S, n, rows, columns).
+        kernel: (K, C / groups, R, S).
+        bias: (K,), or None.
+        out: (n, K, rows, columns).
+    """
+    n, rows, columns = views.shape[3:]
+    groups = len(views) // kernel.shape[1]
+    factors = kernel.reshape(groups, len(kernel) // groups, -1)
+    offset = None if bias is None else bias.reshape(groups, -1)
+    flat = out.reshape(n, *factors.shape[:2], rows * columns)
+    blocks = _blocks(views.shape)
+    alone = len(blocks) < workers()  # then each block's product is spread in turn
+    multiply = spread_product if alone else product
+
+    def work(block: tuple[slice, slice]) -> None:
+        images, some = block
+        part = views[:, :, :, images, some]
+        gathered = np.ascontiguousarray(part).reshape(groups, factors.shape[2], -1)
+        if part.shape[3] == 1:
+            first = some.start * columns
+            into = flat[images.start, :, :, first : first + gathered.shape[2]]
+            multiply(factors, gathered, offset, into)
+        else:
+            into = np.empty((*factors.shape[:2], gathered.shape[2]), np.float32)
+            multiply(factors, gathered, offset, into)
+            out[images] = into.reshape(-1, *part.shape[3:]).transpose(1, 0, 2, 3)
+
+    if alone:
+        for block in blocks:
+            work(block)
+    else:
+        spread(work, blocks)
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    """Yield (images, rows of the output) for each block of columns."""
+def _blocks(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Return (images, rows of the output) for each block of columns."""
     channels, height, width, n, rows, columns = shape
-    most = max(_FEWEST_COLUMNS, _BLOCK_BYTES // (4 * channels * height * width))
+    most = max(FEWEST_COLUMNS, _BLOCK_BYTES // (4 * channels * height * width))
     images = max(1, most // (rows * columns))
     step = rows if images > 1 else max(1, most // columns)
-    for first in range(0, n, images):
-        for top in range(0, rows, step):
-            yield slice(first, first + images), slice(top, top + step)
+    return [
+        (slice(first, first + images), slice(top, top + step))
+        for first in range(0, n, images)
+        for top in range(0, rows, step)
+    ]
 
 
-def _pointwise(x: Array, kernel: Array) -> Array:
-    """Convolve (n, C, H, W) by (K, C)."""
-    n, channels, *size = x.shape
-    positions = size[0] * size[1]
-    if n == 1 or positions >= _FEWEST_COLUMNS:
-        product: Array = np.matmul(kernel, x.reshape(n, channels, positions))
-        return product.reshape(n, len(kernel), *size)
-    result = np.empty((n, len(kernel), *size), np.float32)
-    step = -(-_FEWEST_COLUMNS * 4 // positions)
-    for first in range(0, n, step):
-        some = x[first : first + step].transpose(1, 0, 2, 3)
-        product = np.matmul(kernel, some.reshape(channels, -1))
-        result[first : first + step] = product.reshape(-1, *some.shape[1:]).transpose(1, 0, 2, 3)
-    return result
+def _depthwise(views: Array, kernel: Array, bias: Array | None, out: Array) -> None:
+    """Convolve each channel with its own (R, S); arguments as for :func:`_gathered`."""
+    channels, _, _, n, rows, columns = views.shape
+    step = max(1, _CHANNEL_BYTES // (4 * rows * columns))
+
+    def work(block: tuple[int, slice]) -> None:
+        image, some = block
+        into = out[image, some]
+        _add_shifted(views[some, :, :, image], kernel[some], into)
+        if bias is not None:
+            into += bias[some, None, None]
+
+    firsts = range(0, channels, step)
+    spread(work, [(image, slice(first, first + step)) for image in range(n) for first in firsts])
 
 
 def _add_shifted(views: Array, kernel: Array, out: Array) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploy.network_ops.base import Array, Inputs, Operation, Unsupported
+from deploy.network_ops.threads import spread_flat
 
 __all__ = ["ElementWise", "Select"]
 
@@ -36,9 +37,16 @@ class ElementWise(Operation):
         a, b = inputs
         if self.kind in _FUNCTIONS and (self.kind != "DIV" or a.dtype.kind != "f"):
             return np.asarray(_FUNCTIONS[self.kind](a, b))
-        fits = out is not None and out.shape == np.broadcast_shapes(a.shape, b.shape)
-        result: Array = _UFUNCS[self.kind](a, b, out=out if fits else None)
-        return result
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        if out is None or out.shape != shape:
+            out = np.empty(shape, a.dtype)
+        ufunc = _UFUNCS[self.kind]
+        if not (a.shape == b.shape and all(t.flags.c_contiguous for t in (a, b, out))):
+            ufunc(a, b, out=out)
+            return out
+        x, y, result = a.reshape(-1), b.reshape(-1), out.reshape(-1)
+        spread_flat(lambda part: ufunc(x[part], y[part], out=result[part]), result.size)
+        return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from __future__ import annotations
 import numpy as np
 
 from deploy.network_ops.base import Array
+from deploy.network_ops.threads import PART, spread_flat
 
 __all__ = ["round_half"]
 
-_PART = 1 << 15  # elements; the work arrays fit a core's cache
 _EXPONENT = np.int32(0x7F800000)
-_SMALLEST = np.full(_PART, (127 - 14) << 23, np.int32)  # an array: numpy is slow with a scalar
+_SMALLEST = np.full(PART, (127 - 14) << 23, np.int32)  # an array: numpy is slow with a scalar
 _MAGIC = np.int32((13 << 23) + (1 << 22))
 _LARGE = (127 + 15) << 23  # from 2^15 on x may round to infinity, or be no number
 
@@ -38,15 +38,12 @@ def round_half(x: Array, out: Array | None = None) -> Array:
     if out is None or not out.flags.c_contiguous:
         out = np.empty(x.shape, np.float32)
     values, result = x.reshape(-1), out.reshape(-1)
-    work = np.empty(min(_PART, values.size), np.int32)
-    for start in range(0, values.size, _PART):
-        _round_part(values[start : start + _PART], result[start : start + _PART], work)
+    spread_flat(lambda part: _round_part(values[part], result[part]), values.size)
     return out
 
 
-def _round_part(x: Array, out: Array, work: Array) -> None:
-    magic = work[: x.size]
-    np.bitwise_and(x.view(np.int32), _EXPONENT, out=magic)
+def _round_part(x: Array, out: Array) -> None:
+    magic = x.view(np.int32) & _EXPONENT
     if magic.max() >= _LARGE:
         with np.errstate(over="ignore"):
             out[...] = x.astype(np.float16)

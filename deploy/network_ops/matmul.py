@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deploy.network_ops.base import Array, Inputs, Operation, Unsupported
+from deploy.network_ops.products import spread_product
 
 __all__ = ["MatrixMultiply"]
 
@@ -42,8 +43,18 @@ class MatrixMultiply(Operation):
             a = a[..., None, :] if self.forms[0] == "VECTOR" else np.swapaxes(a, -1, -2)
         if self.forms[1] != "NONE":
             b = b[..., None] if self.forms[1] == "VECTOR" else np.swapaxes(b, -1, -2)
-        product: Array = np.matmul(a, b)
+        result = _multiply(a, b)
         if self.forms[1] == "VECTOR":
-            product = product[..., 0]
-            return product[..., 0] if self.forms[0] == "VECTOR" else product
-        return product[..., 0, :] if self.forms[0] == "VECTOR" else product
+            result = result[..., 0]
+            return result[..., 0] if self.forms[0] == "VECTOR" else result
+        return result[..., 0, :] if self.forms[0] == "VECTOR" else result
+
+
+def _multiply(a: Array, b: Array) -> Array:
+    """Return a · b; the rows of all matrices of ``a`` side by side where ``b`` is one matrix."""
+    if b.ndim > a.ndim or any(length != 1 for length in b.shape[:-2]):
+        return np.asarray(np.matmul(a, b))
+    rows = a.reshape(1, -1, a.shape[-1])
+    result = np.empty((1, rows.shape[1], b.shape[-1]), np.float32)
+    spread_product(rows, b.reshape(1, *b.shape[-2:]), None, result)
+    return result.reshape(*a.shape[:-1], b.shape[-1])

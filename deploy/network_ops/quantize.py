@@ -18,13 +18,13 @@ import numpy as np
 
 from core.int8 import QMAX, QMIN
 from deploy.network_ops.base import Array, Inputs, Operation, Unsupported
+from deploy.network_ops.threads import PART, spread_flat
 
 __all__ = ["Dequantize", "Quantize"]
 
-_PART = 1 << 16  # elements; the work array fits a core's cache
 # Arrays, since numpy compares with them three times as fast as with a number.
-_LOW = np.full(_PART, QMIN, np.float32)
-_HIGH = np.full(_PART, QMAX, np.float32)
+_LOW = np.full(PART, QMIN, np.float32)
+_HIGH = np.full(PART, QMAX, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Quantize(Operation):
         try:
             with np.errstate(invalid="raise"):
                 if scale.size == 1:
-                    _quantize_flat(x.reshape(-1), scale.reshape(()), codes.reshape(-1))
+                    _quantize_flat(x.reshape(-1), scale, codes.reshape(-1))
                 else:
                     steps = np.rint(x / scale)
                     np.clip(steps, QMIN, QMAX, out=steps)
@@ -78,7 +78,17 @@ class Dequantize(Operation):
         """Dequantize int8, any shape, to float32."""
         del out
         codes = inputs[0]
-        return np.multiply(codes, _scale(inputs, codes, self.axis), dtype=np.float32)
+        scale = _scale(inputs, codes, self.axis)
+        if scale.size > 1:
+            return np.multiply(codes, scale, dtype=np.float32)
+        real = np.empty(codes.shape, np.float32)
+        flat, result = codes.reshape(-1), real.reshape(-1)
+
+        def work(part: slice) -> None:
+            np.multiply(flat[part], scale, out=result[part])
+
+        spread_flat(work, flat.size)
+        return real
 
 
 def _refuse_code(tensor: Any) -> None:
@@ -99,12 +109,12 @@ def _scale(inputs: Inputs, x: Array, axis: int) -> Array:
 
 def _quantize_flat(x: Array, scale: Array, codes: Array) -> None:
     """Quantize flat ``x`` by one scale, part by part."""
-    work = np.empty(min(_PART, x.size), np.float32)
-    for start in range(0, x.size, _PART):
-        part = x[start : start + _PART]
-        steps = work[: part.size]
-        np.divide(part, scale, out=steps)
+
+    def work(part: slice) -> None:
+        steps = np.divide(x[part], scale)
         np.rint(steps, out=steps)
-        np.maximum(steps, _LOW[: part.size], out=steps)
-        np.minimum(steps, _HIGH[: part.size], out=steps)
-        codes[start : start + _PART] = steps
+        np.maximum(steps, _LOW[: steps.size], out=steps)
+        np.minimum(steps, _HIGH[: steps.size], out=steps)
+        codes[part] = steps
+
+    spread_flat(work, x.size)
