@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from core.errors import GraphError, InputError
 from core.progress import Progress, silent
 from exporter.graph_file import to_proto
 from exporter.models.checkpoint import Checkpoint
-from exporter.models.taps import module_outputs
+from exporter.models.taps import watch
 from exporter.names import INPUT, set_canonical_names
 from exporter.onnx_file import Card, set_card
 from exporter.passes.base import Pass
@@ -31,8 +31,7 @@ from exporter.passes.plain_flatten import plain_flatten
 from exporter.passes.remove_noops import remove_noops
 from exporter.passes.run import quiet, run_passes
 from exporter.passes.zero_bias import zero_bias
-from exporter.session import Tensors, open_session
-from exporter.tensor_check import FLOOR_DB, TensorCheck, check_tensors, tensor_bytes
+from exporter.tensor_check import FLOOR_DB, CheckOptions, TensorCheck, check_tensors, tensor_bytes
 
 __all__ = ["OPSETS", "ExportOptions", "check_export", "export"]
 
@@ -219,17 +218,13 @@ def check_export(
     network = checkpoint.network()
     tensors = _module_tensors(model, network)
     sizes = {name: size for name, size in tensor_bytes(model).items() if name in tensors}
-    feeds = [{INPUT: images[:1]}, {INPUT: images[1:]}]
-
-    def torch_side(names: Sequence[str]) -> Callable[[Tensors], Tensors]:
-        paths = {tensors[name]: name for name in names}
-        return lambda feed: module_outputs(network, paths, feed[INPUT])
-
-    def onnx_side(names: Sequence[str]) -> Callable[[Tensors], Tensors]:
-        return open_session(model, outputs=names, alone=False)
-
+    names = {path: name for name, path in tensors.items()}
     check = check_tensors(
-        sizes, feeds, (torch_side, onnx_side), floor_db=floor_db, progress=progress
+        lambda feed, sink: watch(network, names, feed[INPUT], sink),
+        model,
+        [{INPUT: images[:1]}, {INPUT: images[1:]}],
+        CheckOptions(sizes, floor_db),
+        progress=progress,
     )
     check.require("the exported graph against PyTorch")
     return check

@@ -14,18 +14,45 @@ import onnx
 from core.errors import AccuracyError
 from core.metrics import Difference, difference
 from core.progress import Progress, silent
+from exporter.pieces import Pieces
 from exporter.session import TensorInfo, Tensors
 
-__all__ = ["FLOOR_DB", "Open", "TensorCheck", "check_tensors", "random_feed", "tensor_bytes"]
+__all__ = [
+    "CHUNK_BYTES",
+    "FLOOR_DB",
+    "CheckOptions",
+    "Drive",
+    "Sink",
+    "TensorCheck",
+    "check_tensors",
+    "random_feed",
+    "tensor_bytes",
+]
 
 FLOOR_DB = 100.0  # float32 rounding alone leaves 120 dB and more; a wrong weight far less
 
-_CHUNK_BYTES = 3 << 27  # tensors held at once, on each side
+CHUNK_BYTES = 1 << 28  # tensors that each side makes at once
 _FREE_SIZE = 64  # pixels, for random images of a model of any size
 _UNKNOWN_BYTES = 1 << 24  # reckoned with for a tensor of unknown shape
 
 Array = npt.NDArray[Any]
-Open = Callable[[Sequence[str]], Callable[[Tensors], Tensors]]
+Sink = Callable[[str, Array], None]
+Drive = Callable[[Tensors, Sink], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """Which tensors are measured, and how they are judged.
+
+    Attributes:
+        sizes: Tensors, in graph order → bytes of one image's.
+        floor_db: SQNR that each must reach.
+        strict: NaN and infinities never pass; else they do where both sides have the same.
+    """
+
+    sizes: Mapping[str, int]
+    floor_db: float = FLOOR_DB
+    strict: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +91,63 @@ class TensorCheck:
 
 
 def check_tensors(
-    sizes: Mapping[str, int],
+    drive: Drive,
+    candidate: onnx.ModelProto,
     feeds: Sequence[Tensors],
-    sides: tuple[Open, Open],
+    options: CheckOptions,
     *,
-    floor_db: float = FLOOR_DB,
-    strict: bool = True,
     progress: Progress = silent,
 ) -> TensorCheck:
-    """Run both sides on the same inputs and measure every tensor.
+    """Run both sides on the same inputs and measure every tensor, each as soon as both have it.
 
     Args:
-        sizes: Names of the tensors, in graph order → bytes of one image's.
+        drive: The reference: runs on a feed and hands each tensor on, by name, in any order.
+        candidate: The graph that is measured; it runs in pieces, a step behind.
         feeds: What to feed, one after another.
-        sides: The reference and the candidate: given names, each opens a runner that
-            returns these tensors.
-        floor_db: See :class:`TensorCheck`.
-        strict: NaN and infinities never pass; else they do where both sides have the same.
-        progress: Told of each run.
+        options: Which tensors, and how they are judged.
+        progress: Told of each tensor.
     """
     found: dict[str, Difference] = {}
-    batches = (len(array) for feed in feeds for array in feed.values() if array.ndim)
-    images = max(batches, default=1)
-    chunks = list(_chunks(sizes, images))
-    for number, names in enumerate(chunks):
-        reference, candidate = (side(names) for side in sides)
-        for turn, feed in enumerate(feeds):
-            progress(number * len(feeds) + turn, len(chunks) * len(feeds), names[0])
-            left, right = reference(feed), candidate(feed)
-            for name in names:
-                part = _difference(left[name], right[name], strict=strict)
-                found[name] = found.get(name, Difference()) + part
+    rows = (len(array) for feed in feeds for array in feed.values() if array.ndim)
+    images = max(rows, default=1)
+    sizes = {name: size * images for name, size in options.sizes.items()}
+    pieces = Pieces(candidate, sizes, CHUNK_BYTES)
+    for turn, feed in enumerate(feeds):
+        _measure(drive, feed, pieces.run(feed), found, options)
+        progress(turn + 1, len(feeds))
     # An empty tensor has nothing to measure: of the same shape, it is equal.
     sqnr = {name: found[name].sqnr_db if found[name].count else math.inf for name in sizes}
-    return TensorCheck(sqnr, floor_db)
+    return TensorCheck(sqnr, options.floor_db)
+
+
+def _measure(
+    drive: Drive,
+    feed: Tensors,
+    parts: Iterator[Tensors],
+    found: dict[str, Difference],
+    options: CheckOptions,
+) -> None:
+    """Add one feed's differences to ``found``."""
+    waiting: Tensors = {}  # of the reference, until the candidate has them
+    part: Tensors = next(parts)
+
+    def take(name: str, reference: Array) -> None:
+        nonlocal part
+        waiting[name] = reference
+        while part.keys() <= waiting.keys():
+            for mine, array in part.items():
+                difference = _difference(waiting.pop(mine), array, strict=options.strict)
+                found[mine] = found.get(mine, Difference()) + difference
+            following = next(parts, None)
+            if following is None:
+                part = {"": np.empty(0)}  # nothing more to come; no tensor has that name
+                return
+            part = following
+
+    drive(feed, take)
+    missing = [name for name in options.sizes if name not in found]
+    if missing:
+        raise ValueError(f"the reference never made {missing[0]!r}")
 
 
 def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
@@ -138,20 +188,6 @@ def random_feed(inputs: Sequence[TensorInfo], *, batch: int = 2, seed: int = 0) 
         else:
             feed[info.name] = generator.integers(0, 2, shape).astype(info.dtype)
     return feed
-
-
-def _chunks(sizes: Mapping[str, int], images: int) -> Iterator[list[str]]:
-    """Cut the names into runs of at most ``_CHUNK_BYTES``."""
-    names: list[str] = []
-    held = 0
-    for name, size in sizes.items():
-        if names and held + size * images > _CHUNK_BYTES:
-            yield names
-            names, held = [], 0
-        names.append(name)
-        held += size * images
-    if names:
-        yield names
 
 
 def _difference(left: Array, right: Array, *, strict: bool) -> Difference:
