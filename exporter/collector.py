@@ -95,14 +95,17 @@ class Collector:
                     for job in jobs:
                         job.result()
                     queue.raise_first()
-                    if partial is not None:
-                        self.statistics().write(partial)
+                    self._leave(partial)
             except KeyboardInterrupt:
                 queue.close()
                 wait(jobs)
-                if partial is not None:
-                    self.statistics().write(partial)
+                self._leave(partial)
                 raise
+
+    def _leave(self, partial: Path | None) -> None:
+        """Write a checkpoint, once there is something to carry on from."""
+        if partial is not None and self._records:
+            self.statistics().write(partial)
 
     def _work(self, tallies: _Tallies, queue: _Queue, report: Callable[[int], None]) -> None:
         """Take images until there are none, or the queue is closed."""

@@ -292,11 +292,16 @@ import numpy as np
 import test_statistics as t
 from exporter import collector
 collector._CHECKPOINT_SECONDS = 0.05
-class Slow(t.Arrays):
+class Held(t.Arrays):
+    taken = 0
     def tensor(self, index, spec):
+        Held.taken += 1
         time.sleep(0.02)
+        while Held.taken > 10 and not t.Path({go!r}).exists():
+            time.sleep(0.01)
+        time.sleep(Held.taken > 12)
         return super().tensor(index, spec)
-data = t.ImageSet(Slow(np.load({images!r})), np.arange(21), None)
+data = t.ImageSet(Held(np.load({images!r})), np.arange(21), None)
 options = t.CalibrationOptions(threads=2, partial=t.Path({partial!r}))
 print("ready", flush=True)
 t.calibrate(t.Path({model!r}), data, t.TENSORS, options)
@@ -305,23 +310,26 @@ t.calibrate(t.Path({model!r}), data, t.TENSORS, options)
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_is_carried_on(tmp_path, model, images, how):
-    partial = tmp_path / ".statistics.npz.partial"
+    partial, go = tmp_path / ".statistics.npz.partial", tmp_path / "go"
     np.save(tmp_path / "images.npy", images)
     code = textwrap.dedent(CHILD).format(
         tests=str(Path(__file__).parent),
         images=str(tmp_path / "images.npy"),
         partial=str(partial),
         model=str(model),
+        go=str(go),
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    with child:
+    with child:  # held at its eleventh image until `go` is there
         assert child.stdout.readline() == b"ready\n"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not partial.exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
+            time.sleep(0.01)
         os.kill(child.pid, how)
+        time.sleep(0.2)
+        go.touch()
         assert child.wait() != 0
     assert 0 < len(read_statistics(partial).images) < 21
     assert run(model, images, partial=partial).to_bytes() == run(model, images).to_bytes()
