@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from core.errors import GraphError
 from exporter.graph_file import to_proto
-from exporter.passes.base import Array, add_constant, free_name
+from exporter.passes.base import Array, add_constant, free_name, taken_names
 from exporter.placement import named_graph
 from exporter.plan import Activation, QuantizationPlan, Weight
 from exporter.scales import graph_scale, weight_codes
@@ -73,6 +73,7 @@ class _Editor:
     def __init__(self, graph: ir.Graph, *, half: bool) -> None:
         self.graph = graph
         self.half = half
+        self.taken = taken_names(graph)
         self.nodes = {str(node.name): node for node in graph}
         self.values = {str(value.name): value for value in graph.inputs}
         self.values |= {str(v.name): v for node in graph for v in node.outputs}
@@ -159,11 +160,11 @@ class _Editor:
     ) -> ir.Node:
         attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
         node = ir.Node("", op, inputs, attributes, name=name)
-        node.outputs[0].name = free_name(self.graph, output)
+        node.outputs[0].name = free_name(self.graph, output, self.taken)
         return node
 
     def _constant(self, name: str, array: Array) -> ir.Value:
-        return add_constant(self.graph, name, array)
+        return add_constant(self.graph, name, array, self.taken)
 
     @staticmethod
     def _describe(value: ir.Value, dtype: ir.DataType, shape: ir.Shape | None) -> None:

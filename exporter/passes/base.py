@@ -23,6 +23,7 @@ __all__ = [
     "replace_constant",
     "sole_consumer",
     "take_over",
+    "taken_names",
 ]
 
 NOTHING = "nothing to do"
@@ -124,20 +125,42 @@ def take_over(kept: ir.Value, gone: ir.Value) -> None:
     kept.shape = kept.shape if shape is None else shape
 
 
-def free_name(graph: ir.Graph, wanted: str) -> str:
-    """Return ``wanted`` as the name of a new tensor, with a number behind it when taken."""
-    taken = {value.name for value in graph.inputs} | set(graph.initializers)
-    taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
+def taken_names(graph: ir.Graph) -> set[str]:
+    """Return the name of every tensor of a graph."""
+    taken = {str(value.name) for value in graph.inputs} | set(graph.initializers)
+    return taken | {str(value.name) for node in graph.all_nodes() for value in node.outputs}
+
+
+def free_name(graph: ir.Graph, wanted: str, taken: set[str] | None = None) -> str:
+    """Return ``wanted`` as the name of a new tensor, with a number behind it when taken.
+
+    Args:
+        graph: Where the tensor is to be.
+        wanted: Its name, if that is free.
+        taken: :func:`taken_names`, for those who name many tensors: asking the graph each
+            time walks all of it. The new name is added.
+    """
+    names = taken_names(graph) if taken is None else taken
     name, number = wanted, 0
-    while name in taken:
+    while name in names:
         number += 1
         name = f"{wanted}_{number}"
+    names.add(name)
     return name
 
 
-def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """Add an initializer and return it; a taken name gets a number behind it."""
-    unique = free_name(graph, name)
+def add_constant(
+    graph: ir.Graph, name: str, array: Array, taken: set[str] | None = None
+) -> ir.Value:
+    """Add an initializer and return it; a taken name gets a number behind it.
+
+    Args:
+        graph: Where to add it.
+        name: See :func:`free_name`, as for ``taken``.
+        array: Its value.
+        taken: The names that are not free.
+    """
+    unique = free_name(graph, name, taken)
     tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(
         name=unique,
