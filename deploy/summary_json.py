@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.accuracy import accuracy_to_json
-from deploy.layers import LayerDiff, Report
+from deploy.comparison.report import LayerDiff, Report
 from deploy.manifest import Manifest
 from deploy.numbers import json_number
 from deploy.summary import Summary

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.accuracy import Accuracy, Answers
+from deploy.comparison.layer_table import db_phrase, db_text, shape_text
+from deploy.comparison.report import Report
 from deploy.inspect.columns import fit, plain
-from deploy.layer_table import db_phrase, db_text, shape_text
-from deploy.layers import Report
 from deploy.manifest import Manifest
 from deploy.summary import Stage, Summary
 

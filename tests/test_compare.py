@@ -11,10 +11,10 @@ from tiny_nets import SPEC, resnet, set_weight, weight, with_qdq, write
 
 from core.errors import GraphError, InputError
 from deploy.cli import cli
-from deploy.compare import compare
+from deploy.comparison.layers_json import read_report
+from deploy.comparison.report import Status
+from deploy.comparison.run import compare
 from deploy.images import ImageRequest
-from deploy.layers import Status
-from deploy.layers_json import read_report
 
 FEW = ImageRequest(images=6, batch=4)
 

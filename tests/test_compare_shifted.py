@@ -7,9 +7,9 @@ import onnx_ir as ir
 import pytest
 from resnet_graph import resnet
 
-from deploy.compare import compare
+from deploy.comparison.report import Status
+from deploy.comparison.run import compare
 from deploy.images import ImageRequest
-from deploy.layers import Status
 from exporter.graph_file import to_proto
 from exporter.onnx_file import Card, save
 from exporter.passes.shift import shift_tensors

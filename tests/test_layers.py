@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from core.errors import InputError
 from core.metrics import Difference
+from deploy.comparison.layer_table import db_text, report_text, row_text
+from deploy.comparison.layers_json import SCHEMA, read_report, report_to_json, write_report
+from deploy.comparison.report import LayerDiff, Made, Measures, Report, Status, Subject
 from deploy.images import DataRecord
-from deploy.layer_table import db_text, report_text, row_text
-from deploy.layers import LayerDiff, Made, Measures, Report, Status, Subject
-from deploy.layers_json import SCHEMA, read_report, report_to_json, write_report
 
 DATA = DataRecord("fashion-mnist:test", "d" * 64, 32, None)
 

@@ -8,9 +8,9 @@ import pytest
 from tiny_nets import resnet, with_qdq
 
 from core.errors import InputError
-from deploy.pieces import Pieces
-from deploy.segments import OWN, common_cuts, merge_cuts, piece, wiring_of
-from deploy.tensor_sizes import tensor_sizes
+from deploy.comparison.pieces import Pieces
+from deploy.comparison.segments import OWN, common_cuts, merge_cuts, piece, wiring_of
+from deploy.comparison.tensor_sizes import tensor_sizes
 from exporter.session import open_session
 
 IMAGE = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)

@@ -14,9 +14,9 @@ from tiny_nets import SPEC, resnet, with_qdq
 from core.artifacts import sha256_file
 from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.cli import cli
+from deploy.comparison.layers_json import write_report
+from deploy.comparison.report import LayerDiff, Made, Measures, Report, Status, Subject
 from deploy.images import DataRecord
-from deploy.layers import LayerDiff, Made, Measures, Report, Status, Subject
-from deploy.layers_json import write_report
 from deploy.manifest import Binding, Manifest, ShapeRange
 from deploy.summary import read_summary
 from exporter.calibration_table import CalibrationTable, TensorAmax

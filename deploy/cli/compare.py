@@ -15,7 +15,7 @@ from deploy.cli.progress import progress_bar
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
-    from deploy.layers import LayerDiff, Report
+    from deploy.comparison.report import LayerDiff, Report
 
 __all__ = ["command"]
 
@@ -58,14 +58,14 @@ def command(
     what its layer makes of the reference's tensors.
     """
     try:
-        from deploy.compare import compare
+        from deploy.comparison.run import compare
     except ImportError as err:
         raise MissingBackendError(
             f"comparing needs a library that is not here ({err})",
             hint="pip install 'strata[export]'",
         ) from err
-    from deploy.layer_table import report_text
-    from deploy.layers_json import report_to_json, write_report
+    from deploy.comparison.layer_table import report_text
+    from deploy.comparison.layers_json import report_to_json, write_report
 
     with progress_bar("compare") as bar:
         report = compare(reference, candidate, request, own=own, progress=bar)
@@ -82,7 +82,7 @@ def command(
 
 def _too_far(report: Report, first: LayerDiff, floor_db: float) -> AccuracyError:
     """Return the error that names the first tensor below the floor, and the layer at fault."""
-    from deploy.layer_table import row_text
+    from deploy.comparison.layer_table import row_text
 
     until = replace(report, rows=report.rows[: report.rows.index(first) + 1])
     worst = next(iter(until.worst(1, own=True)), None)

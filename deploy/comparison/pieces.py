@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from deploy.segments import OWN, Wiring, piece
+from deploy.comparison.segments import OWN, Wiring, piece
 from exporter.session import Session, Tensors, open_session
 
 __all__ = ["Pieces"]

@@ -14,9 +14,9 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from core.artifacts import sha256_file
 from core.errors import InputError
-from deploy.compare_rows import Seen
-from deploy.layers import Subject
-from deploy.segments import Wiring, wiring_of
+from deploy.comparison.report import Subject
+from deploy.comparison.rows import Seen
+from deploy.comparison.segments import Wiring, wiring_of
 from exporter.onnx_file import Card, card_of, load
 from exporter.passes.shift import SUFFIX
 from exporter.session import TensorInfo

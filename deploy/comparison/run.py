@@ -6,9 +6,9 @@ candidate's layer is fed the reference's tensors? Rounding flips cascade, so a l
 inherits what early ones did, and only its own error says whether it is at fault.
 
 Both networks run in ONNX Runtime with its optimizations off, in pieces cut where a single
-tensor passes (see :mod:`deploy.segments`). What a piece makes is folded into the rows and
-dropped before the next one runs: memory is that of the largest piece, not of the network,
-and does not grow with the images.
+tensor passes (see :mod:`deploy.comparison.segments`). What a piece makes is folded into the
+rows and dropped before the next one runs: memory is that of the largest piece, not of the
+network, and does not grow with the images.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import numpy.typing as npt
 from core.errors import InputError
 from core.metrics import Difference, difference
 from core.progress import Progress, silent
-from deploy.compare_pair import Side, check_outputs, check_pair, open_side
-from deploy.compare_rows import Seen, layers_of, rows
+from deploy.comparison.pieces import Pieces
+from deploy.comparison.report import Report, Status
+from deploy.comparison.rows import Seen, layers_of, rows
+from deploy.comparison.segments import common_cuts, merge_cuts
+from deploy.comparison.sides import Side, check_outputs, check_pair, open_side
+from deploy.comparison.tensor_sizes import tensor_sizes
 from deploy.images import ImageRequest, Images, open_images
-from deploy.layers import Report, Status
-from deploy.pieces import Pieces
-from deploy.segments import common_cuts, merge_cuts
-from deploy.tensor_sizes import tensor_sizes
 from exporter.session import Tensors
 
 __all__ = ["compare"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from core.metrics import Difference
-from deploy.layers import LayerDiff, Made, Measures, Status
-from deploy.segments import Maker, Wiring
+from deploy.comparison.report import LayerDiff, Made, Measures, Status
+from deploy.comparison.segments import Maker, Wiring
 
 __all__ = ["Seen", "layers_of", "rows"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from deploy.comparison.report import LayerDiff, Measures, Report, Status
 from deploy.inspect.columns import columns
-from deploy.layers import LayerDiff, Measures, Report, Status
 
 __all__ = ["db_phrase", "db_text", "report_text", "row_text", "shape_text"]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from core.artifacts import read_json, write_json
 from core.errors import InputError
+from deploy.comparison.report import LayerDiff, Made, Measures, Report, Status, Subject
 from deploy.images import DataRecord
-from deploy.layers import LayerDiff, Made, Measures, Report, Status, Subject
 from deploy.numbers import json_number
 
 __all__ = ["SCHEMA", "read_report", "report_to_json", "write_report"]

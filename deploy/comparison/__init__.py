@@ -1,0 +1,1 @@
+"""The comparison of networks, layer by layer; :func:`deploy.compare` is its front door."""
