@@ -28,6 +28,7 @@ __all__ = [
     "Binding",
     "Manifest",
     "ShapeRange",
+    "manifest_from_json",
     "manifest_path",
     "read_manifest",
     "verify_plan",
@@ -132,7 +133,15 @@ def read_manifest(engine: Path) -> Manifest:
             f"{engine}: its manifest {path.name} is missing",
             hint="copy both, or build the engine again with strata build",
         )
-    value = read_json(path, what="engine manifest")
+    return manifest_from_json(read_json(path, what="engine manifest"), path)
+
+
+def manifest_from_json(value: Mapping[str, Any], path: Path) -> Manifest:
+    """Check a manifest that was read as JSON; ``path`` is its file, for the error text.
+
+    Raises:
+        InputError: Not a manifest, of another schema, edited, or a field is wrong.
+    """
     fields = Fields(value, path)
     schema = fields.integer("schema")
     if schema != SCHEMA:
