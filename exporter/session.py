@@ -1,6 +1,7 @@
 """ONNX Runtime behind one call: names and arrays in, names and arrays out.
 
-The only module that imports onnxruntime, and only when a session is opened.
+The only module that imports onnxruntime, and only when a session is opened. An edge machine
+has no onnx: only what appends outputs to a model needs it.
 """
 
 from __future__ import annotations
@@ -8,20 +9,21 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from core.errors import GraphError, InputError, MissingBackendError, StrataError
-from exporter.taps import not_onnx, readable
 
-__all__ = ["Session", "TensorInfo", "Tensors", "open_session"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Session", "TensorInfo", "Tensors", "not_onnx", "open_session"]
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -139,13 +141,27 @@ def open_session(
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if isinstance(model, Path):
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.parent))
-    with readable(model, outputs, where) as source:
+    with _source(model, outputs, where) as source:
         try:
             native = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except errors as err:
             raise _failure(err, where) from err
     _return_memory()
     return Session(native, where, errors)
+
+
+@contextmanager
+def _source(
+    model: Path | bytes | onnx.ModelProto, outputs: Sequence[str] | None, where: str
+) -> Iterator[str | bytes]:
+    """Yield what ONNX Runtime should read: a path, or bytes."""
+    if outputs is None and isinstance(model, Path | bytes):
+        yield str(model) if isinstance(model, Path) else model
+        return
+    from exporter.taps import readable
+
+    with readable(model, outputs, where) as source:
+        yield source
 
 
 def _onnxruntime() -> tuple[Any, tuple[type[Exception], ...]]:
@@ -155,7 +171,7 @@ def _onnxruntime() -> tuple[Any, tuple[type[Exception], ...]]:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as err:
         raise MissingBackendError(
-            f"onnxruntime cannot be imported ({err})", hint="pip install 'strata[export]'"
+            f"onnxruntime cannot be imported ({err})", hint="pip install onnxruntime"
         ) from err
     own = (value for value in vars(state).values() if isinstance(value, type))
     errors = tuple(value for value in own if issubclass(value, Exception))
@@ -186,6 +202,13 @@ def _failure(err: Exception, where: str) -> StrataError:
     return GraphError(
         f"{where}: {at}ONNX Runtime refused it: {text}",
         hint="check this part of the graph; `strata inspect` shows it",
+    )
+
+
+def not_onnx(where: str) -> InputError:
+    """Say that a file is not ONNX."""
+    return InputError(
+        f"{where}: not an ONNX model, or not all of it", hint="export or copy the file again"
     )
 
 

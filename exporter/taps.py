@@ -12,8 +12,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from core.errors import InputError, OutputError
+from exporter.session import not_onnx
 
-__all__ = ["not_onnx", "readable"]
+__all__ = ["readable"]
 
 
 @contextmanager
@@ -26,9 +27,6 @@ def readable(
     fields of a merge are appended: the model needs no copy in memory. It goes through a
     file, because onnxruntime holds on to the bytes it is given.
     """
-    if outputs is None and isinstance(model, Path):
-        yield str(model)
-        return
     tail, external = b"", False
     if outputs is not None:
         graph = model.graph if isinstance(model, onnx.ModelProto) else _parse(model, where)
@@ -90,10 +88,3 @@ def _bytes(model: Path | bytes | onnx.ModelProto) -> bytes:
         return model
     data: bytes = model.SerializeToString()
     return data
-
-
-def not_onnx(where: str) -> InputError:
-    """Say that a file is not ONNX."""
-    return InputError(
-        f"{where}: not an ONNX model, or not all of it", hint="export or copy the file again"
-    )

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-
-from core.artifacts import sha256_file
+from core.artifacts import sha256_bytes
 from core.errors import InputError
+from deploy.onnx_reader import Graph, read_graph
 from deploy.runners import Model
-from exporter.onnx_file import card_of, load
+from deploy.weight_files import weight_files
+from exporter.card import Card
 from exporter.session import Session, open_session
 
-__all__ = ["open_onnx"]
+__all__ = ["open_onnx", "open_onnx_bytes"]
 
-_FLOAT16 = onnx.TensorProto.FLOAT16
 _LOGITS = "logits"  # the name that our own files give their answer
 
 
@@ -39,44 +38,69 @@ def open_onnx(path: Path, *, fast: bool = False) -> Model:
         MissingBackendError: onnxruntime is not installed.
         GraphError: ONNX Runtime cannot run it.
     """
-    model = load(path)
-    card = card_of(model, where=str(path))
-    rounds = _rounds(model)
-    del model  # before ONNX Runtime reads the file
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise InputError(
+            f"{path}: cannot be read ({err.strerror})", hint="check the path and its permissions"
+        ) from err
+    graph = read_graph(data, where=str(path))
+    weight_files(data, path)  # refuses what lies elsewhere
+    digest = sha256_bytes(data)
+    del data  # before ONNX Runtime reads the file
+    return _open(path, graph, (path.name, digest), fast=fast)
+
+
+def open_onnx_bytes(data: bytes, name: str, *, fast: bool = False) -> Model:
+    """Open an ONNX file that was read from elsewhere, a bundle; ``name`` is what to call it.
+
+    Raises:
+        InputError: It is not a network of one image and one answer.
+        MissingBackendError: onnxruntime is not installed.
+        GraphError: ONNX Runtime cannot run it.
+    """
+    graph = read_graph(data, where=name)
+    return _open(data, graph, (name, sha256_bytes(data)), fast=fast)
+
+
+def _open(source: Path | bytes, graph: Graph, known: tuple[str, str], *, fast: bool) -> Model:
+    """Open a file or its bytes, once its structure was read; known are its name and digest."""
+    name, digest = known
+    where = str(source) if isinstance(source, Path) else name
+    rounds = _rounds(graph)
     # Models take turns on each batch: threads that spin would take the other one's CPU.
-    session = open_session(path, optimize=fast or not rounds, alone=False)
+    session = open_session(source, optimize=fast or not rounds, alone=False)
     if len(session.inputs) != 1:
         names = ", ".join(info.name for info in session.inputs)
         raise InputError(
-            f"{path}: {len(session.inputs)} inputs ({names}); Strata feeds one, the image",
+            f"{where}: {len(session.inputs)} inputs ({names}); Strata feeds one, the image",
             hint="export the network with its image as the only input",
         )
     return Model(
-        name=path.name,
-        sha256=sha256_file(path),
+        name=name,
+        sha256=digest,
         backend="onnxruntime, fast kernels" if fast and rounds else "onnxruntime",
-        card=card,
+        card=Card.from_metadata(graph.metadata, where=where),
         image=session.inputs[0].name,
-        output=_output(session, path),
+        output=_output(session, where),
         run=session,
     )
 
 
-def _rounds(model: onnx.ModelProto) -> bool:
+def _rounds(graph: Graph) -> bool:
     """Tell whether a network rounds on purpose: by Q/DQ, or by float16 tensors."""
-    graph = model.graph
-    half = any(initializer.data_type == _FLOAT16 for initializer in graph.initializer)
-    return half or any(node.op_type == "QuantizeLinear" for node in graph.node)
+    half = any(constant.dtype == "float16" for constant in graph.constants.values())
+    return half or any(node.op == "QuantizeLinear" for node in graph.nodes)
 
 
-def _output(session: Session, path: Path) -> str:
+def _output(session: Session, where: str) -> str:
     """Return the name of the output that holds the answer."""
     if len(session.outputs) == 1:
         return session.outputs[0]
     if _LOGITS in session.outputs:
         return _LOGITS
     raise InputError(
-        f"{path}: {len(session.outputs)} outputs ({', '.join(session.outputs)}), "
+        f"{where}: {len(session.outputs)} outputs ({', '.join(session.outputs)}), "
         f"and none is named {_LOGITS!r}",
         hint="name a classifier; a backbone (--features) has no answers",
     )
