@@ -26,7 +26,7 @@ _REASONS: tuple[tuple[int, str, str], ...] = (
 )
 
 
-def validity_here(engine: Path) -> Iterator[Finding]:
+def validity_here(engine: Path | bytes) -> Iterator[Finding]:
     """Yield what the TensorRT-RTX of this machine says of a plan; nothing if it cannot start."""
     try:
         yield validity(load_flavour("rtx"), engine)
@@ -34,14 +34,18 @@ def validity_here(engine: Path) -> Iterator[Finding]:
         yield Finding("tensorrt", "unknown", f"could not be asked: {err.problem}", err.hint)
 
 
-def validity(flavour: Flavour, engine: Path) -> Finding:
-    """Ask ``IRuntime.get_engine_validity``, which reads the header and loads nothing."""
+def validity(flavour: Flavour, engine: Path | bytes) -> Finding:
+    """Ask ``IRuntime.get_engine_validity``, which reads the header and loads nothing.
+
+    Args:
+        flavour: TensorRT-RTX.
+        engine: The plan, or its bytes.
+    """
     trt: Any = flavour.module
     with flavour.logging(TensorrtLog()):
         runtime = trt.Runtime(flavour.logger)
-        with engine.open("rb") as file:
-            head = file.read(int(getattr(runtime, "engine_header_size", 64)))
-        state, bits = runtime.get_engine_validity(head)
+        size = int(getattr(runtime, "engine_header_size", 64))
+        state, bits = runtime.get_engine_validity(_head(engine, size))
     name = str(getattr(state, "name", state))
     if name == "VALID":
         return Finding("tensorrt", "yes", f"TensorRT-RTX {flavour.version} calls it valid")
@@ -54,3 +58,10 @@ def validity(flavour: Flavour, engine: Path) -> Finding:
         return Finding("tensorrt", "no", note, "strata doctor says what this machine has")
     note = "; ".join(what for what, _ in reasons)
     return Finding("tensorrt", "no", f"TensorRT-RTX says: {note}", reasons[0][1])
+
+
+def _head(engine: Path | bytes, size: int) -> bytes:
+    if isinstance(engine, bytes):
+        return engine[:size]
+    with engine.open("rb") as file:
+        return file.read(size)

@@ -21,7 +21,7 @@ from core.errors import (
 from deploy.described_host import DescribedHost
 from deploy.engine_validity import validity_here
 from deploy.manifest import Manifest, read_manifest, verify_plan
-from deploy.plan_header import PlanHeader, read_header
+from deploy.plan_header import HEADER_BYTES, PlanHeader, parse_header, read_header
 from deploy.preflight_checks import (
     driver_finding,
     flavour_finding,
@@ -31,7 +31,7 @@ from deploy.preflight_checks import (
 from deploy.preflight_facts import Finding, PlanFacts
 from deploy.preflight_gpu import gpu_finding, memory_finding
 
-__all__ = ["Preflight", "Verdict", "preflight"]
+__all__ = ["Preflight", "Verdict", "preflight", "preflight_bytes"]
 
 Verdict = Literal["fits", "does not fit", "unknown", "not run"]
 
@@ -101,24 +101,37 @@ def preflight(engine: Path, host: DescribedHost) -> Preflight:
         InputError: The plan cannot be read at all.
     """
     header = read_header(engine)
-    return Preflight(str(engine), host.name, tuple(_findings(engine, header, host)))
-
-
-def _findings(engine: Path, header: PlanHeader, host: DescribedHost) -> Iterator[Finding]:
     whole, manifest = _plan_finding(engine, header)
-    yield whole
     plan = PlanFacts.of(header, manifest, engine.stat().st_size)
+    found = _fit(plan, host, engine if whole.state == "yes" else None)
+    return Preflight(str(engine), host.name, (whole, *found))
+
+
+def preflight_bytes(plan: bytes, manifest: Manifest, host: DescribedHost) -> Preflight:
+    """Look whether a plan that was read from a bundle fits a machine.
+
+    Args:
+        plan: Its bytes, whose digest is the manifest's.
+        manifest: Its manifest.
+        host: This machine, or a described one.
+    """
+    facts = PlanFacts.of(parse_header(plan[:HEADER_BYTES]), manifest, len(plan))
+    found = (_whole(manifest), *_fit(facts, host, plan))
+    return Preflight(manifest.plan, host.name, found)
+
+
+def _fit(plan: PlanFacts, host: DescribedHost, whole: Path | bytes | None) -> Iterator[Finding]:
+    """Yield what is said of a plan; ``whole`` is it, unless it cannot be trusted."""
     if not plan.flavour:
         return
     yield flavour_finding(plan, host)
     yield version_finding(plan, host)
-    gpu = gpu_finding(plan, host)
-    yield gpu
+    yield gpu_finding(plan, host)
     yield system_finding(plan, host)
     yield driver_finding(plan, host)
     yield from memory_finding(plan, host)
-    if host.here and host.gpus and plan.flavour == "rtx" and whole.state == "yes":
-        yield from validity_here(engine)
+    if host.here and host.gpus and plan.flavour == "rtx" and whole is not None:
+        yield from validity_here(whole)
 
 
 def _plan_finding(engine: Path, header: PlanHeader) -> tuple[Finding, Manifest | None]:
@@ -131,8 +144,12 @@ def _plan_finding(engine: Path, header: PlanHeader) -> tuple[Finding, Manifest |
             return Finding("plan", "no", note, err.hint), None
         note = err.problem.removeprefix(f"{engine}: ")
         return Finding("plan", "no", note, err.hint), _readable(engine)
+    return _whole(manifest), manifest
+
+
+def _whole(manifest: Manifest) -> Finding:
     digest = f"sha256 {manifest.plan_sha256[:12]}…"
-    return Finding("plan", "yes", f"its bytes are those of its manifest ({digest})"), manifest
+    return Finding("plan", "yes", f"its bytes are those of its manifest ({digest})")
 
 
 def _readable(engine: Path) -> Manifest | None:

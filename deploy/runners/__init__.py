@@ -72,8 +72,9 @@ class Model:
 def open_model(text: str, *, fast: bool = False) -> Model:
     """Open a model by what the user typed.
 
-    ``FILE.onnx`` runs in ONNX Runtime, ``torch:WEIGHTS`` in PyTorch; ``trt-network:FILE.onnx``
-    is the network that TensorRT's parser makes of the file, evaluated on the CPU.
+    ``FILE.onnx`` runs in ONNX Runtime, ``torch:WEIGHTS`` in PyTorch, ``FILE.engine`` in TensorRT
+    on a GPU; ``trt-network:FILE.onnx`` is the network that TensorRT's parser makes of the file,
+    evaluated on the CPU.
 
     Args:
         text: One of these.
@@ -100,6 +101,10 @@ def open_model(text: str, *, fast: bool = False) -> Model:
             from deploy.runners.onnx import open_onnx
 
             return open_onnx(Path(text), fast=fast)
+        if text.endswith((".engine", ".plan")):
+            from deploy.runners.engine import open_engine_file
+
+            return open_engine_file(Path(text))
     except ImportError as err:
         raise MissingBackendError(
             f"{text}: running it needs a library that is not here ({err})",
@@ -107,6 +112,6 @@ def open_model(text: str, *, fast: bool = False) -> Model:
         ) from err
     raise InputError(
         f"{text}: not a model that can be run",
-        hint="give FILE.onnx, trt-network:FILE.onnx, or torch:WEIGHTS (fashion-mnist, imagenet, "
-        "a .safetensors file, …)",
+        hint="give FILE.onnx, FILE.engine, trt-network:FILE.onnx, or torch:WEIGHTS (fashion-mnist, "
+        "imagenet, a .safetensors file, …)",
     )
