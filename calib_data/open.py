@@ -8,6 +8,7 @@ from calib_data.fashion_mnist import CLASS_NAMES, DEBIAN_FOLDER, DEBIAN_PACKAGE,
 from calib_data.folder import open_folder
 from calib_data.idx import is_idx, open_idx
 from calib_data.image import IMAGE_SUFFIXES
+from calib_data.noise import open_noise
 from calib_data.npz import open_npz
 from calib_data.sources import Source
 from core.errors import InputError
@@ -16,6 +17,7 @@ __all__ = ["open_data"]
 
 # data set → its folder
 _SETS: dict[str, Path] = {"fashion-mnist": FOLDER, "fashion-mnist-full": DEBIAN_FOLDER}
+_NOISE = "random"
 _CHOICES = (
     "give fashion-mnist[:train|:test], an image folder, an IDX images file or an .npz; "
     f"fashion-mnist-full[:train|:test] needs Debian's package {DEBIAN_PACKAGE}"
@@ -24,21 +26,25 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".bz2", ".xz", ".zst", ".7
 _TABLES = (".npy", ".pt", ".pth", ".pkl", ".h5", ".hdf5", ".parquet", ".tfrecord", ".lmdb", ".csv")
 
 
-def open_data(text: str) -> Source:
+def open_data(text: str, *, synthetic: bool = False) -> Source:
     """Open the images that ``text`` names.
 
     Args:
         text: ``fashion-mnist`` or ``fashion-mnist-full``, with ``:train`` (the default) or
             ``:test``; or the path of an image folder, of the images file of an IDX pair, or
-            of an ``.npz``. A folder that bears a data set's name is written ``./NAME``.
+            of an ``.npz``; or ``random``, with ``:SEED`` if wanted, for noise. A folder that
+            bears a data set's name is written ``./NAME``.
+        synthetic: Noise is allowed.
 
     Returns:
         A source with at least one image.
 
     Raises:
-        InputError: No such data, or data that cannot be used.
+        InputError: No such data, or data that cannot be used, or noise that is not allowed.
     """
     name, _, split = text.partition(":")
+    if name == _NOISE:
+        return open_noise(text, allowed=synthetic)
     if name in _SETS:
         return _open_set(name, split or "train")
     path = Path(text)

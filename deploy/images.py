@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from calib_data.batches import batches, data_digest, sample
+from calib_data.noise import is_synthetic
+from calib_data.npz import NpzSource
 from calib_data.open import open_data
 from calib_data.preprocess import PreprocessSpec, preprocess_option
 from calib_data.sources import Source
 from core.errors import InputError
+from exporter.image_record import Origin
 
 __all__ = ["DataRecord", "ImageRequest", "Images", "open_images"]
 
@@ -27,6 +30,7 @@ class ImageRequest:
         images: How many, picked by ``seed``; None for all, in their own order.
         preprocess: As :func:`~calib_data.preprocess.preprocess_option` reads it; None for
             what the model says.
+        allow_synthetic: Noise may be named in place of images.
     """
 
     data: str = "fashion-mnist:test"
@@ -34,6 +38,7 @@ class ImageRequest:
     batch: int = 8
     seed: int = 0
     preprocess: str | None = None
+    allow_synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class DataRecord:
     sha256: str
     images: int
     preprocess: str | None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were made up: their source is called ``random:SEED``."""
+        return self.name.startswith("random:")
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -83,6 +93,27 @@ class Images:
         """Yield the indices, (n,), and the network inputs, float32 (n, 3, h, w), of a batch."""
         return batches(self.source, self.indices, self.spec, batch=self.batch)
 
+    def where(self, digest: str) -> str:
+        """Return how a message names the image of a digest; reads images until it is found."""
+        found = (int(i) for i in self.indices if self.source.digest(int(i)) == digest)
+        index = next(found, None)
+        return f"sha256 {digest[:12]}…" if index is None else self.source.where(index)
+
+    def origin(self, wanted: PreprocessSpec | None) -> Origin:
+        """Return what statistics should say of where these images come from.
+
+        Args:
+            wanted: How the network wants images that come prepared, if anybody said.
+        """
+        source, kind = self.source, "files"
+        if isinstance(source, NpzSource):
+            kind = "inputs" if source.preprocessed else "pixels"
+        return Origin(
+            kind,
+            wanted.to_json() if wanted and source.preprocessed else "",
+            source.name if is_synthetic(source) else "",
+        )
+
     def record(self) -> DataRecord:
         """Return what an artifact should say of these images."""
         return DataRecord(
@@ -104,7 +135,7 @@ def open_images(request: ImageRequest, specs: Mapping[str, PreprocessSpec | None
         InputError: No such data, too few images, two models that want their images
             prepared differently, or nothing that says how to prepare them.
     """
-    source = open_data(request.data)
+    source = open_data(request.data, synthetic=request.allow_synthetic)
     indices = sample(source, request.images, seed=request.seed)
     if source.preprocessed:
         spec = None

@@ -7,7 +7,7 @@ another network than the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,20 @@ class Summary:
     def weights(self) -> Mapping[str, str]:
         """Where the weights come from, as the ONNX files say."""
         return next((card.weights for card in self.cards.values() if card.weights), {})
+
+    @property
+    def synthetic(self) -> str:
+        """The name of the noise that it was calibrated with; empty for real images."""
+        return next((card.synthetic for card in self._all_cards() if card.synthetic), "")
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What is wrong with the images it was calibrated with, each once."""
+        return tuple(dict.fromkeys(text for card in self._all_cards() for text in card.caveats))
+
+    def _all_cards(self) -> Iterator[Card]:
+        yield from self.cards.values()
+        yield from (manifest.card for manifest in self.engines.values())
 
 
 class _Folder:

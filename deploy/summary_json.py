@@ -23,6 +23,8 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "schema": SCHEMA,
         "folder": str(summary.folder),
         "weights": dict(summary.weights),
+        "synthetic": summary.synthetic,
+        "caveats": list(summary.caveats),
         "calibration": table
         and {
             "method": table.method,

@@ -79,6 +79,8 @@ def _origin(summary: Summary) -> Iterator[tuple[str, str]]:
             f"on {table.images:,} images (sha256 {table.images_sha256[:_SHORT]}…), "
             f"{len(table.tensors)} tensors by {table.method}",
         )
+    for caveat in summary.caveats:
+        yield "caution", plain(caveat)
     if summary.accuracy:
         data = summary.accuracy.data
         yield (

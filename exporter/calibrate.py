@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from calib_data.batches import Indices
@@ -23,6 +23,7 @@ from core.errors import InputError
 from core.progress import Progress, silent
 from exporter.collector import Collector
 from exporter.histogram import Histogram
+from exporter.image_record import Origin
 from exporter.session import open_session
 from exporter.statistics import Statistics, read_statistics
 
@@ -41,11 +42,13 @@ class ImageSet:
         source: Where they are.
         indices: Which of them, (N,) int64.
         preprocess: None when the source is preprocessed.
+        origin: What the statistics should say of where they come from.
     """
 
     source: Source
     indices: Indices
     preprocess: PreprocessSpec | None
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +129,13 @@ def _shard(data: ImageSet, shard: tuple[int, int]) -> list[tuple[str, int]]:
 
 
 def _start(model: Path, data: ImageSet, tensors: Sequence[str]) -> Statistics:
-    """Return statistics of no images, bound to the model and the preprocessing."""
-    preprocess = data.preprocess.to_json() if data.preprocess else ""
+    """Return statistics of no images, bound to the model, the preprocessing and the source."""
     return Statistics(
-        sha256_file(model), preprocess, (), {name: Histogram.empty() for name in tensors}
+        sha256_file(model),
+        data.preprocess.to_json() if data.preprocess else "",
+        (),
+        {name: Histogram.empty() for name in tensors},
+        data.origin,
     )
 
 
@@ -138,9 +144,10 @@ def _carry_on(start: Statistics, partial: Path, digests: Sequence[str]) -> Stati
     with suppress(InputError):  # none, or no whole one: begin at the beginning
         found = read_statistics(partial)
         before = [image.digest for image in found.images]
-        if (found.model, found.preprocess, list(found.tensors), before) == (
+        if (found.model, found.preprocess, found.origin, list(found.tensors), before) == (
             start.model,
             start.preprocess,
+            start.origin,
             list(start.tensors),
             list(digests[: len(before)]),
         ):

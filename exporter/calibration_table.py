@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -18,6 +18,7 @@ from core.errors import CalibrationError, InputError
 from core.int8 import QMAX
 from exporter.full_range import ShiftedRange, choose_ranges, grid_clipped, grid_sqnr_db
 from exporter.histogram import Histogram
+from exporter.input_look import InputLook, look_at_input
 from exporter.plan import Activation, QuantizationPlan
 from exporter.statistics import Statistics, read_statistics
 from exporter.thresholds import Method, choose_amax, clipped_share, expected_sqnr_db
@@ -64,6 +65,7 @@ class CalibrationTable:
         images: How many were seen.
         images_sha256: Digest of the set of them.
         tensors: Name → choice, in the order of the graph.
+        look: What was seen of the input.
     """
 
     model: str
@@ -73,6 +75,7 @@ class CalibrationTable:
     images: int
     images_sha256: str
     tensors: Mapping[str, TensorAmax]
+    look: InputLook = field(default_factory=InputLook)
 
     def write(self, path: Path) -> None:
         """Write the table as JSON made for reading and for diffs.
@@ -88,6 +91,7 @@ class CalibrationTable:
             "preprocess": json.loads(self.preprocess) if self.preprocess else None,
             "images": self.images,
             "images_sha256": self.images_sha256,
+            "input": _look_to_json(self.look),
             "tensors": {name: _to_json(choice) for name, choice in self.tensors.items()},
         }
         write_json(path, value)
@@ -115,6 +119,7 @@ class CalibrationTable:
                 int(value["images"]),
                 str(value["images_sha256"]),
                 {str(name): _from_json(entry) for name, entry in value["tensors"].items()},
+                _look_from_json(value.get("input", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise InputError(
@@ -177,6 +182,7 @@ def choose_amaxes(
         len(found.images),
         found.images_sha256,
         tensors,
+        look_at_input(found),
     )
 
 
@@ -236,4 +242,18 @@ def _from_json(entry: Mapping[str, Any]) -> TensorAmax:
         float(entry["clipped"]),
         math.inf if sqnr is None else float(sqnr),
         shift,
+    )
+
+
+def _look_to_json(look: InputLook) -> dict[str, Any]:
+    digits = {key: [float(f"{v:.4g}") for v in getattr(look, key)] for key in ("mean", "std")}
+    return asdict(look) | digits | {"warnings": list(look.warnings)}
+
+
+def _look_from_json(value: Mapping[str, Any]) -> InputLook:
+    return InputLook(
+        tuple(map(float, value.get("mean", ()))),
+        tuple(map(float, value.get("std", ()))),
+        str(value.get("synthetic", "")),
+        tuple(map(str, value.get("warnings", ()))),
     )

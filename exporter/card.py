@@ -26,6 +26,9 @@ class Card:
         parents: Role → SHA-256 of each file that this one was made from.
         stage: ``"model"``, ``"optimized"``, ``"int8"`` or ``"fp16"``; empty for a foreign file.
         shifts: Tensor T → constant c: the file holds T as ``T.shifted`` = T − c.
+        synthetic: The name of the noise it was calibrated with; empty for real images.
+        caveats: What is wrong with the images it was calibrated with, a sentence each; a
+            report of this file says so too.
     """
 
     preprocess: PreprocessSpec | None = None
@@ -34,15 +37,19 @@ class Card:
     parents: Mapping[str, str] = field(default_factory=dict)
     stage: str = ""
     shifts: Mapping[str, float] = field(default_factory=dict)
+    synthetic: str = ""
+    caveats: tuple[str, ...] = ()
 
     def to_metadata(self) -> dict[str, str]:
         """Return the ``strata.*`` entries, sorted by key; facts nobody knows are left out."""
         facts = {
-            "labels": json.dumps(self.labels, ensure_ascii=False) if self.labels else "",
+            "caveats": _texts_to_json(self.caveats),
+            "labels": _texts_to_json(self.labels),
             "parents": _object_to_json(self.parents),
             "preprocess": self.preprocess.to_json() if self.preprocess else "",
             "shifts": json.dumps(dict(self.shifts)) if self.shifts else "",
             "stage": self.stage,
+            "synthetic": json.dumps(self.synthetic) if self.synthetic else "",
             "weights": _object_to_json(self.weights),
         }
         return {KEY_PREFIX + key: text for key, text in facts.items() if text}
@@ -65,11 +72,13 @@ class Card:
         }
         return cls(
             preprocess=_preprocess(own.get("preprocess"), where),
-            labels=_labels(own.get("labels", "[]"), where),
+            labels=_texts(own.get("labels", "[]"), f"{where}: strata.labels"),
             weights=_object(own.get("weights", "{}"), f"{where}: strata.weights"),
             parents=_object(own.get("parents", "{}"), f"{where}: strata.parents"),
             stage=own.get("stage", ""),
             shifts=_numbers(own.get("shifts", "{}"), f"{where}: strata.shifts"),
+            synthetic=_text(own.get("synthetic", '""'), f"{where}: strata.synthetic"),
+            caveats=_texts(own.get("caveats", "[]"), f"{where}: strata.caveats"),
         )
 
 
@@ -82,11 +91,23 @@ def _preprocess(text: str | None, where: str) -> PreprocessSpec | None:
     return None if not text else PreprocessSpec.from_json(text, where=f"{where}: strata.preprocess")
 
 
-def _labels(text: str, where: str) -> tuple[str, ...]:
-    value = _json(text, f"{where}: strata.labels")
-    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-        raise _broken(f"{where}: strata.labels", "not a list of strings")
+def _texts_to_json(texts: tuple[str, ...]) -> str:
+    """Write a list; nothing for an empty one."""
+    return json.dumps(texts, ensure_ascii=False) if texts else ""
+
+
+def _texts(text: str, where: str) -> tuple[str, ...]:
+    value = _json(text, where)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _broken(where, "not a list of strings")
     return tuple(value)
+
+
+def _text(text: str, where: str) -> str:
+    value = _json(text, where)
+    if not isinstance(value, str):
+        raise _broken(where, "not a string")
+    return value
 
 
 def _object(text: str, where: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -18,8 +19,9 @@ from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.errors import CalibrationError, GraphError, StrataError
 from exporter.histogram import Tally
+from exporter.image_record import ImageRecord, record_image
 from exporter.session import Session, TensorInfo
-from exporter.statistics import ImageRecord, Statistics
+from exporter.statistics import Statistics
 
 __all__ = ["Collector"]
 
@@ -68,7 +70,7 @@ class Collector:
             for name, before in self._start.tensors.items()
         }
         images = tuple(sorted((*self._start.images, *self._records)))
-        return Statistics(self._start.model, self._start.preprocess, images, tensors)
+        return replace(self._start, images=images, tensors=tensors)
 
     def run(
         self, indices: Sequence[int], partial: Path | None, report: Callable[[int], None]
@@ -137,7 +139,7 @@ class Collector:
             if not tally.add(array):
                 raise self._not_finite(name, array, indices)
         return [
-            _record(self._source.digest(index), image)
+            record_image(self._source.digest(index), image)
             for index, image in zip(indices, images, strict=False)
         ]
 
@@ -213,10 +215,3 @@ def _rows(array: npt.NDArray[Any], name: str, batch: int) -> npt.NDArray[np.floa
             hint="leave the layer that reads it in float: --exclude, or edit the plan",
         )
     return array
-
-
-def _record(digest: str, image: npt.NDArray[np.float32]) -> ImageRecord:
-    """Return the record of one image, (C, H, W)."""
-    mean = image.mean(axis=(1, 2), dtype=np.float64)
-    std = image.std(axis=(1, 2), dtype=np.float64)
-    return ImageRecord(digest, tuple(mean.tolist()), tuple(std.tolist()))

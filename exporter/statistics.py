@@ -4,8 +4,8 @@ Everything in it is a sum of counts, an extreme or a sorted list, so the file's 
 on the network, the preprocessing and the set of images alone: not on batch size, order,
 threads or shards.
 
-The ``.npz`` holds ``header.json`` and plain arrays: of each image its digest and the mean
-and standard deviation of its channels, of each tensor its bounds and its histogram
+The ``.npz`` holds ``header.json`` and plain arrays: of each image its digest and what was
+noted of it (:mod:`exporter.image_record`), of each tensor its bounds and its histogram
 (:mod:`exporter.histogram`), one behind the other.
 """
 
@@ -16,7 +16,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +26,15 @@ import numpy.typing as npt
 from core.artifacts import write_bytes
 from core.errors import InputError
 from exporter.histogram import BUCKETS, SHIFT, Histogram
+from exporter.image_record import ImageRecord, Origin
 
-__all__ = ["ImageRecord", "Statistics", "merge", "read_statistics"]
+__all__ = ["ImageRecord", "Statistics", "merge", "read_statistics", "total"]
 
 _KIND = "strata activation statistics"
 _VERSION = 1
+_ARRAYS = ("image_digests", "image_means", "image_stds", "bounds", "lengths", "buckets", "counts")
+_NOTED = ("image_lows", "image_highs", "image_roughness")  # once not written; files may lack them
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every entry: the same bytes on any day
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class ImageRecord:
-    """One image that was fed.
-
-    Attributes:
-        digest: SHA-256 of its content, 64 hexadecimal digits.
-        mean: Of each channel as the network gets it.
-        std: The same.
-    """
-
-    digest: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,12 +46,14 @@ class Statistics:
         preprocess: JSON of the preprocess spec; empty when the data came preprocessed.
         images: One record for each image, sorted.
         tensors: Name → histogram, in the order of the graph.
+        origin: Where the images come from.
     """
 
     model: str
     preprocess: str
     images: tuple[ImageRecord, ...]
     tensors: Mapping[str, Histogram]
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def images_sha256(self) -> str:
@@ -79,6 +69,7 @@ class Statistics:
             "version": _VERSION,
             "model": self.model,
             "preprocess": self.preprocess,
+            "origin": asdict(self.origin),
             "images": len(self.images),
             "images_sha256": self.images_sha256,
             "shift": SHIFT,
@@ -89,6 +80,9 @@ class Statistics:
             "image_digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
             "image_means": _rows([image.mean for image in self.images]),
             "image_stds": _rows([image.std for image in self.images]),
+            "image_lows": _rows([image.low for image in self.images]),
+            "image_highs": _rows([image.high for image in self.images]),
+            "image_roughness": _rows([(image.roughness,) for image in self.images]),
             "bounds": _rows([(h.minimum, h.maximum) for h in histograms]),
             "lengths": np.array([len(h.buckets) for h in histograms], np.int64),
             "buckets": _joined([h.buckets for h in histograms], np.int32),
@@ -126,8 +120,9 @@ def read_statistics(path: Path) -> Statistics:
             header = json.loads(archive.read("header.json"))
             if header["kind"] != _KIND or header["version"] != _VERSION:
                 raise InputError(f"{path}: statistics of another version", hint=hint)
-            names = ("image_digests", "image_means", "image_stds", "bounds", "lengths")
-            arrays = {name: _array(archive, name) for name in (*names, "buckets", "counts")}
+            there = archive.namelist()
+            noted = [name for name in _NOTED if f"{name}.npy" in there]
+            arrays = {name: _array(archive, name) for name in (*_ARRAYS, *noted)}
         return _from_parts(header, arrays)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
@@ -153,6 +148,7 @@ def merge(parts: Sequence[Statistics], names: Sequence[str]) -> Statistics:
         for what, one, other in (
             ("model", first.model, part.model),
             ("preprocessing", first.preprocess, part.preprocess),
+            ("origin", first.origin, part.origin),
             ("tensors", list(first.tensors), list(part.tensors)),
         ):
             if one != other:
@@ -161,12 +157,18 @@ def merge(parts: Sequence[Statistics], names: Sequence[str]) -> Statistics:
                     hint="merge shards of one calibration: same model, data options and layers",
                 )
     _require_disjoint(parts, names)
+    return total(parts)
+
+
+def total(parts: Sequence[Statistics]) -> Statistics:
+    """Add up disjoint statistics of one calibration, at least one, in any order."""
+    first = parts[0]
     tensors = dict(first.tensors)
     for part in parts[1:]:
         for name, histogram in part.tensors.items():
             tensors[name] = tensors[name] + histogram
     images = sorted(image for part in parts for image in part.images)
-    return Statistics(first.model, first.preprocess, tuple(images), tensors)
+    return replace(first, images=tuple(images), tensors=tensors)
 
 
 def _require_disjoint(parts: Sequence[Statistics], names: Sequence[str]) -> None:
@@ -206,15 +208,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 
 def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Statistics:
     """Put the parts together; ValueError, KeyError or TypeError when they do not fit."""
-    images = tuple(
-        ImageRecord(bytes(digest).hex(), tuple(mean), tuple(std))
-        for digest, mean, std in zip(
-            arrays["image_digests"],
-            arrays["image_means"].tolist(),
-            arrays["image_stds"].tolist(),
-            strict=True,
-        )
-    )
+    images = _records(arrays)
     buckets, counts, lengths = arrays["buckets"], arrays["counts"], arrays["lengths"]
     if header["shift"] != SHIFT or buckets.shape != counts.shape or lengths.sum() != buckets.size:
         raise ValueError("its histograms do not fit together")
@@ -232,7 +226,23 @@ def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]
         str(name): Histogram(b.astype(np.int32), c.astype(np.int64), low, high)
         for name, b, c, (low, high) in parts
     }
-    statistics = Statistics(str(header["model"]), str(header["preprocess"]), images, tensors)
+    origin = Origin(**{str(key): str(value) for key, value in header.get("origin", {}).items()})
+    statistics = Statistics(
+        str(header["model"]), str(header["preprocess"]), images, tensors, origin
+    )
     if header["images_sha256"] != statistics.images_sha256:
         raise ValueError("its images are not those of its header")
     return statistics
+
+
+def _records(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[ImageRecord, ...]:
+    digests = [bytes(digest).hex() for digest in arrays["image_digests"]]
+    empty = np.empty((len(digests), 0))
+    low, high = (arrays.get(name, empty).tolist() for name in _NOTED[:2])
+    roughness = arrays.get(_NOTED[2], np.zeros(len(digests))).reshape(-1).tolist()
+    means, stds = (arrays[name].tolist() for name in ("image_means", "image_stds"))
+    rows = zip(digests, means, stds, low, high, roughness, strict=True)
+    return tuple(
+        ImageRecord(digest, tuple(mean), tuple(std), tuple(least), tuple(most), rough)
+        for digest, mean, std, least, most, rough in rows
+    )

@@ -17,7 +17,7 @@ def strata(*args, code=0):
     """Run a command; return what it printed."""
     result = CliRunner().invoke(cli, [str(arg) for arg in args])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.output if code else result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,11 @@ def test_what_is_refused(folder, tmp_path):
         (["quantize", model, "--method", "best", "--statistics", statistics], 2, "method 'best'"),
         (["quantize", model, "--exclude", "zz", "--statistics", statistics], 2, "matches no layer"),
         (["quantize", tmp_path / "no.onnx"], 2, "no.onnx"),
-        (["calibrate", other], 2, "nothing says how to prepare images"),
+        (["calibrate", other], 2, "no --data, and nothing says that this network"),
+        (["calibrate", other, "--data", "fashion-mnist"], 2, "nothing says how to prepare images"),
+        (["calibrate", model, "--data", "random"], 2, "random: noise, not images"),
+        (["calibrate", model, "--data", "random:x", "--allow-synthetic"], 2, "no seed"),
+        (["quantize", model, "--statistics", statistics, "--data", "random"], 2, "noise, not"),
         (["calibrate", model, "--images", 70000], 2, "70000 images asked"),
         (["calibrate", model, "--shard", "5/4"], 2, "5/4"),
         (["calibrate", model, "--preprocess", "imagenet-v2", "--images", 2], 2, "3×224×224"),
@@ -154,3 +158,56 @@ def test_an_overflow_names_tensor_and_image_and_leaves_no_file(folder, tmp_path)
     assert "tensor 'maxpool': " in out
     assert "image 3" in out
     assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
+
+
+def test_a_warning_says_what_is_wrong_with_the_input(folder, tmp_path):
+    images = np.random.default_rng(0).uniform(size=(12, 3, 32, 32)).astype(np.float32)
+    images[3] = images[5]
+    images[4] = 0
+    np.savez(tmp_path / "images.npz", images=images)
+    model, out = folder / "optimized.onnx", tmp_path / "s.npz"
+    data = ("calibrate", model, "--data", tmp_path / "images.npz", "--images", 12, "-o", out)
+    result = CliRunner().invoke(cli, [*map(str, data), "--json"])
+    lines = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    starts = ("the inputs lie in [0, 1] where", "neighbouring pixels", "1 of 12", "1 of 12", "11")
+    assert len(lines) == len(starts)
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(f"warning: {start}"), line
+    assert "images.npz: image 4" in lines[2]
+    found = json.loads(result.stdout)["input"]
+    assert [f"warning: {text}" for text in found["warnings"]] == lines
+    strata("quantize", model, "--statistics", out, "-o", tmp_path / "int8.onnx")
+    table = json.loads((tmp_path / "calibration.json").read_text())["input"]
+    assert len(table["warnings"]) == 5
+    assert table["mean"] == pytest.approx(found["mean"], rel=1e-3)
+    assert card_of(load(tmp_path / "int8.onnx")).caveats == tuple(table["warnings"])
+    given = CliRunner().invoke(cli, [*map(str, data), "--preprocess", "mean=0,std=1"])
+    assert "where the network's preprocessing gives" not in given.stderr
+
+
+def test_shards_keep_quiet_of_how_few_they_are(folder, tmp_path):
+    model, parts = folder / "optimized.onnx", [tmp_path / "1.npz", tmp_path / "2.npz"]
+    for i, part in enumerate(parts, 1):
+        data = ("calibrate", model, "--images", 12, "--shard", f"{i}/2", "-o", part)
+        assert CliRunner().invoke(cli, list(map(str, data))).stderr == ""
+    merge = ["merge", *map(str, parts), "-o", str(tmp_path / "s.npz")]
+    assert "12 different images are few" in CliRunner().invoke(cli, merge).stderr
+
+
+def test_noise_has_to_be_allowed_and_is_carried_on(folder, tmp_path):
+    model, out = folder / "optimized.onnx", tmp_path / "s.npz"
+    data = ["calibrate", model, "--data", "random:3", "--images", 12, "-o", out]
+    assert "--allow-synthetic" in strata(*data, code=2)
+    assert not out.exists()
+    result = CliRunner().invoke(cli, [*map(str, data), "--allow-synthetic"])
+    assert result.exit_code == 0
+    assert "warning: calibrated with random:3, which is noise" in result.stderr
+    strata("quantize", model, "--statistics", out, "-o", tmp_path / "int8.onnx")
+    table = json.loads((tmp_path / "calibration.json").read_text())
+    assert table["input"]["synthetic"] == "random:3"
+    card = card_of(load(tmp_path / "int8.onnx"))
+    assert card.synthetic == "random:3"
+    assert "noise" in card.caveats[0]
+    again = tmp_path / "again"  # from the table in place of the statistics
+    strata("quantize", model, "--table", tmp_path / "calibration.json", "-o", again / "int8.onnx")
+    assert card_of(load(again / "int8.onnx")).synthetic == "random:3"

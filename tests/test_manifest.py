@@ -38,6 +38,8 @@ MANIFEST = Manifest(
     card=Card(
         preprocess=PRESETS["imagenet-v2"],
         labels=("cat", "a, b", "ärger", "[ 1,\n 2 ]"),
+        synthetic="random:0",
+        caveats=("noise",),
         weights={"name": "w", "top1": "0.9"},
         stage="int8",
     ),

@@ -220,6 +220,8 @@ def test_a_card_travels_with_the_model(model, tmp_path):
     card = Card(
         preprocess=PRESETS["imagenet-v2"],
         labels=("Straßenbahn", 'a "b"'),
+        synthetic="random:0",
+        caveats=("few, “copies”",),
         weights={"name": "x", "top1": "0.5"},
         parents={"model": "1" * 64},
         stage="optimized",
@@ -247,6 +249,9 @@ def test_a_foreign_model_has_an_empty_card_and_keeps_its_metadata(model):
         ("labels", "{"),
         ("labels", '{"a": 1}'),
         ("labels", "[1]"),
+        ("synthetic", "random:0"),
+        ("synthetic", "1"),
+        ("caveats", '"few"'),
         ("weights", "[]"),
         ("parents", '{"a": 1}'),
         ("preprocess", "{}"),

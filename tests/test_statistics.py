@@ -19,6 +19,7 @@ from calib_data.sources import array_digest
 from core.errors import CalibrationError, GraphError, InputError
 from exporter import collector
 from exporter.calibrate import CalibrationOptions, ImageSet, calibrate
+from exporter.image_record import Origin
 from exporter.session import open_session
 from exporter.statistics import merge, read_statistics
 
@@ -98,6 +99,9 @@ def test_counts_everything_once(model, images):
     image = images[[source.digest(i) for i in range(21)].index(first.digest)]
     np.testing.assert_allclose(first.mean, image.mean(axis=(1, 2)), rtol=1e-6)
     np.testing.assert_allclose(first.std, image.std(axis=(1, 2)), rtol=1e-5)
+    assert first.low == tuple(image.min(axis=(1, 2)).tolist())
+    assert first.high == tuple(image.max(axis=(1, 2)).tolist())
+    assert first.roughness == pytest.approx(1, abs=0.3)  # noise
 
 
 def test_the_file_depends_on_the_set_of_images_alone(model, images):
@@ -139,6 +143,7 @@ def test_what_may_not_be_merged(tmp_path, model, images):
     for change, words in (
         ({"model": "0" * 64}, "different model"),
         ({"preprocess": "{}"}, "different preprocessing"),
+        ({"origin": Origin("inputs", "", "random:0")}, "different origin"),
         ({"tensors": {"x": two.tensors["x"]}}, "different tensors"),
     ):
         with pytest.raises(InputError, match=words):
@@ -264,22 +269,24 @@ def test_a_broken_off_run_is_carried_on(tmp_path, model, images, monkeypatch):
     assert found.to_bytes() == run(model, images).to_bytes()
 
 
-@pytest.mark.parametrize("change", ["images", "model", "tensors", "file"])
+@pytest.mark.parametrize("change", ["images", "model", "tensors", "origin", "file"])
 def test_what_another_calibration_left_is_not_taken_up(
     tmp_path, model, images, monkeypatch, change
 ):
     partial = tmp_path / ".statistics.npz.partial"
     interrupted(model, images, partial, monkeypatch, after=9)
-    tensors = TENSORS
+    tensors, origin = TENSORS, Origin()
     if change == "images":
         images = np.sqrt(images)
     elif change == "model":
         model = toy(tmp_path / "other.onnx", text=TOY.replace("toy", "other"))
     elif change == "tensors":
         tensors = ["x", "b"]
+    elif change == "origin":
+        origin = Origin("pixels")
     else:
         partial.write_bytes(partial.read_bytes()[:-5])
-    data = ImageSet(Arrays(images), np.arange(len(images)), None)
+    data = ImageSet(Arrays(images), np.arange(len(images)), None, origin)
     seen = Seen()
     found = calibrate(model, data, tensors, CalibrationOptions(partial=partial), progress=seen)
     assert len(seen) == len(found.images) == 21

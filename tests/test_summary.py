@@ -53,7 +53,8 @@ def fill(folder):
         "statistics": statistics,
         "calibration": sha256_file(folder / "calibration.json"),
     }
-    onnx("int8.onnx", with_qdq(resnet()), stage="int8", parents=parents)
+    caveats = {"synthetic": "random:0", "caveats": ("calibrated with noise",)}
+    onnx("int8.onnx", with_qdq(resnet()), stage="int8", parents=parents, **caveats)
     engine(folder, sha["int8.onnx"])
     layers(folder, sha)
     accuracy(folder, sha)
@@ -127,6 +128,7 @@ def test_it_tells_what_a_person_wants_to_know(whole):
         str(whole.name),
         "fashion-mnist, top-1 88.41 % of 10000 images of fashion-mnist:test in PyTorch",
         "on 512 images (sha256 cccccccccccc…), 1 tensors by auto",
+        "caution calibrated with noise",
         "on 10,000 images of fashion-mnist:test",
         "TensorRT-RTX 1.7.1.116, 2.5 MB",
         "sm86, sm89",
@@ -166,6 +168,7 @@ def test_as_json(whole):
     value = json.loads(run(whole, "--json").stdout)
     assert value["schema"] == "strata.summary/1"
     assert value["weights"] == WEIGHTS
+    assert (value["synthetic"], value["caveats"]) == ("random:0", ["calibrated with noise"])
     assert value["accuracy"]["models"][1]["changed"] == {"answers": 31, "sqnr_db": 38.25}
     assert [row["tensor"] for row in value["layers"]["worst"]] == ["b", "a", "c"]
     assert value["layers"]["worst"][2]["own_db"] == "Infinity"

@@ -6,23 +6,30 @@ import gc
 import json
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from calib_data.preprocess import PRESETS, preprocess_option
 from core.artifacts import sha256_file
-from core.errors import MissingBackendError
+from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.layer_options import LayerRequest, layer_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.warnings import warn_of
 from deploy.images import ImageRequest, open_images
 
 if TYPE_CHECKING:
-    from calib_data.preprocess import PreprocessSpec
+    from exporter.card import Card
     from exporter.statistics import Statistics
 
 __all__ = ["command"]
+
+_PRESET = "fashion-mnist"
+_DATA = f"{_PRESET}:train"
+_DEFAULT_SUITS = (_PRESET, "random:")  # random weights were trained on nothing
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int]:
@@ -46,9 +53,10 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @data_options(
     images=512,
     batch=8,
-    data="fashion-mnist:train",
+    data=_DATA,
     batch_help="Taken, and without effect: images run one by one, so that no result can depend "
     "on what else is in a batch. It is the faster way too.",
+    noise=True,
 )
 @click.option(
     "--shard",
@@ -77,9 +85,12 @@ def command(
 
     The file depends on the model, the preprocessing and the set of images alone. A run that
     is stopped leaves a hidden file beside it, and the next one carries on from there.
+
+    What reaches the network is looked at too: a warning on stderr says what is wrong with it.
     """
     try:
         from exporter.calibrate import CalibrationOptions, ImageSet, calibrate
+        from exporter.input_look import look_at_input
     except ImportError as err:
         raise MissingBackendError(
             f"calibrating needs a library that is not here ({err})",
@@ -87,33 +98,52 @@ def command(
         ) from err
 
     started = time.monotonic()
-    tensors, spec = _tensors(model, layers)
-    images = open_images(request, {model.name: spec})
+    tensors, card = _read_model(model, layers)
+    _require_data(model, card)
+    images = open_images(request, {model.name: card.preprocess})
+    given = preprocess_option(request.preprocess) if request.preprocess else card.preprocess
+    data = ImageSet(images.source, images.indices, images.spec, images.origin(given))
     target = output or model.with_name("statistics.npz")
     partial = target.with_name(f".{target.name}.partial")
-    options = CalibrationOptions(threads, shard, partial)
-    data = ImageSet(images.source, images.indices, images.spec)
     with progress_bar("calibrate") as bar:
-        statistics = calibrate(model, data, tensors, options, progress=bar)
+        statistics = calibrate(
+            model, data, tensors, CalibrationOptions(threads, shard, partial), progress=bar
+        )
     statistics.write(target)
     partial.unlink(missing_ok=True)
+    look = look_at_input(statistics, part=shard != (1, 1), where=images.where)
+    warn_of(look.warnings)
     facts = _facts(statistics, target) | {
+        "input": asdict(look),
         "data": images.source.name,
         "seconds": round(time.monotonic() - started, 2),
     }
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _text(facts))
 
 
-def _tensors(model: Path, layers: LayerRequest) -> tuple[list[str], PreprocessSpec | None]:
-    """Return the tensors to count, and how the model wants its images."""
+def _read_model(model: Path, layers: LayerRequest) -> tuple[list[str], Card]:
+    """Return the tensors to count, and what the model says of itself."""
     from exporter.onnx_file import card_of, load
 
     graph = load(model)
     plan = layers.plan_for(graph)
-    spec = card_of(graph, where=str(model)).preprocess
+    card = card_of(graph, where=str(model))
     del graph
     gc.collect()  # nodes and tensors refer to each other; their weights must not stay in memory
-    return [activation.tensor for activation in plan.activations], spec
+    return [activation.tensor for activation in plan.activations], card
+
+
+def _require_data(model: Path, card: Card) -> None:
+    """Refuse to guess the data of a network that is not known to be for the default's."""
+    source = click.get_current_context().get_parameter_source("data")
+    suits = card.weights.get("name", "").startswith(_DEFAULT_SUITS)
+    suits |= card.preprocess == PRESETS[_PRESET]
+    if source is click.core.ParameterSource.DEFAULT and not suits:
+        raise InputError(
+            f"{model}: no --data, and nothing says that this network was trained on the default, "
+            f"{_DATA}",
+            hint="name images of the kind it was trained on: --data FOLDER",
+        )
 
 
 def _facts(statistics: Statistics, path: Path) -> dict[str, Any]:
@@ -136,6 +166,11 @@ def _text(facts: dict[str, Any]) -> str:
     return (
         f"{facts['file']}  {facts['bytes'] / 1e6:.1f} MB\n"
         f"  images  {facts['images']} of {facts['data']} (sha256 {facts['images_sha256'][:12]}…)\n"
+        f"  input   mean {_list(facts['input']['mean'])}; std {_list(facts['input']['std'])}\n"
         f"  counted {values:,} values of {len(facts['tensors'])} tensors\n"
         f"  took    {facts['seconds']:.1f} s"
     )
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)

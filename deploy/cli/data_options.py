@@ -19,6 +19,7 @@ def data_options(
     batch: int,
     data: str = "fashion-mnist:test",
     batch_help: str = "How many run together; the result does not depend on it.",
+    noise: bool = False,
 ) -> Callable[..., Any]:
     """Decorate a command with ``--data --images --batch --seed --preprocess``.
 
@@ -27,16 +28,23 @@ def data_options(
         batch: Default batch size.
         data: Default images.
         batch_help: What the batch size is to this command.
+        noise: Take ``--data random``, with ``--allow-synthetic``.
 
     Returns:
         A decorator: the command's function takes ``request: ImageRequest``.
     """
+    allow = click.option(
+        "--allow-synthetic",
+        is_flag=True,
+        help="Take noise in place of images; every later report says so.",
+    )
     options = (
         click.option(
             "--data",
             default=data,
             show_default=True,
-            help="fashion-mnist[:train|:test], an image folder, an IDX file or an .npz.",
+            help="fashion-mnist[:train|:test], an image folder, an IDX file or an .npz"
+            + ("; or random[:SEED], noise." if noise else "."),
         ),
         click.option(
             "--images",
@@ -60,13 +68,14 @@ def data_options(
             help="Another seed picks other images.",
         ),
         click.option("--preprocess", help="A preset or numbers, in place of what the model says."),
+        *((allow,) if noise else ()),
     )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def collect(**given: Any) -> Any:
-            names = ("data", "images", "batch", "seed", "preprocess")
-            request = ImageRequest(**{name: given.pop(name) for name in names})
+            names = ("data", "images", "batch", "seed", "preprocess", "allow_synthetic")
+            request = ImageRequest(**{name: given.pop(name) for name in names if name in given})
             return function(request=request, **given)
 
         command: Callable[..., Any] = collect

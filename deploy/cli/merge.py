@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from core.artifacts import sha256_file
+from deploy.cli.warnings import warn_of
 
 __all__ = ["command"]
 
@@ -29,14 +31,18 @@ def command(parts: tuple[Path, ...], output: Path, as_json: bool) -> None:
     PARTS, in any order, are what strata calibrate --shard 1/N … N/N wrote; all of them
     together give the file of one run over all images, byte for byte.
     """
+    from exporter.input_look import look_at_input
     from exporter.statistics import merge, read_statistics
 
     whole = merge([read_statistics(part) for part in parts], [str(part) for part in parts])
     whole.write(output)
+    look = look_at_input(whole)
+    warn_of(look.warnings)
     facts = {
         "file": str(output),
         "sha256": sha256_file(output),
         "parts": [str(part) for part in parts],
+        "input": asdict(look),
         "images": len(whole.images),
         "images_sha256": whole.images_sha256,
     }

@@ -159,7 +159,14 @@ def _int8(
         "statistics": chosen.statistics,
         "calibration": sha256_file(written),
     }
-    card = replace(card, stage="int8", parents=parents, shifts=quantized.shifts)
+    card = replace(
+        card,
+        stage="int8",
+        parents=parents,
+        shifts=quantized.shifts,
+        synthetic=chosen.look.synthetic,
+        caveats=chosen.look.warnings,
+    )
     save(int8, target, card)
     return _file_facts(target) | {
         "precision": "int8",
