@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.accuracy import accuracy_to_json
-from deploy.comparison.report import LayerDiff, Report
+from deploy.comparison.report import Report, Row
 from deploy.manifest import Manifest
 from deploy.numbers import json_number
 from deploy.summary import Summary
@@ -43,24 +43,25 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
 
 
 def _layers(report: Report) -> dict[str, Any]:
-    own = any(row.own for row in report.compared)
+    own = report.has_own()
     return {
-        "reference": report.reference.file,
-        "candidate": report.candidate.file,
+        "reference": report.reference.name,
+        "candidate": report.candidate.name,
         "images": report.data.images,
-        "compared": len(report.compared),
+        "compared": len(report.compared()),
         "median_db": _number(report.median_db(own=False)),
         "median_own_db": _number(report.median_db(own=True)),
         "worst": [_row(row) for row in report.worst(_WORST, own=own)],
     }
 
 
-def _row(row: LayerDiff) -> dict[str, Any]:
+def _row(row: Row) -> dict[str, Any]:
+    inherited, own = row.cells[-1].inherited, row.cells[-1].own
     return {
         "tensor": row.tensor,
-        "op": row.op_type,
-        "sqnr_db": _number(row.inherited.sqnr_db if row.inherited else None),
-        "own_db": _number(row.own.sqnr_db if row.own else None),
+        "op": row.op,
+        "sqnr_db": _number(inherited.sqnr_db if inherited else None),
+        "own_db": _number(own.sqnr_db if own else None),
     }
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.accuracy import Accuracy, Answers
-from deploy.comparison.layer_table import db_phrase, db_text, shape_text
+from deploy.comparison.numbers_text import db_phrase, db_text, shape_text
 from deploy.comparison.report import Report
 from deploy.inspect.columns import fit, plain
 from deploy.manifest import Manifest
@@ -129,20 +129,21 @@ def _answers(answers: Answers, images: int) -> Iterator[Text]:
 def _layers(report: Report | None) -> RenderableType:
     if report is None:
         return _missing("layers.json", "strata compare")
-    own = any(row.own for row in report.compared)
+    own = report.has_own()
     kind = "own" if own else "inherited"
     table = _table(f"worst by {kind} error", "operator", "shape", "inherited dB", "own dB", left=3)
     for row in report.worst(_WORST, own=own):
+        inherited, fed = row.cells[-1].inherited, row.cells[-1].own
         table.add_row(
             Text(fit(row.tensor, _NAME_WIDTH)),
-            Text(fit(row.op_type, _OPERATOR_WIDTH)),
+            Text(fit(row.op, _OPERATOR_WIDTH)),
             Text(shape_text(row)),
-            Text(db_text(row.inherited.sqnr_db if row.inherited else None)),
-            Text(db_text(row.own.sqnr_db if row.own else None)),
+            Text(db_text(inherited.sqnr_db if inherited else None)),
+            Text(db_text(fed.sqnr_db if fed else None)),
         )
     head = (
-        f"{report.candidate.file} against {report.reference.file}, "
-        f"{len(report.compared)} tensors on {report.data.images} images; median inherited "
+        f"{report.candidate.name} against {report.reference.name}, "
+        f"{len(report.compared())} tensors on {report.data.images} images; median inherited "
         f"{db_phrase(report.median_db(own=False))}, own {db_phrase(report.median_db(own=True))}"
     )
     return Group(Text(head), table)

@@ -160,9 +160,9 @@ def test_pieces_let_go_of_the_model_once_told():
 def test_common_cuts_keep_the_order_of_both():
     a = wiring_of(parse("a = Neg(x) b = Abs(a) c = Exp(b) y = Relu(c)"))
     b = wiring_of(parse("b = Neg(x) a = Abs(b) c = Exp(a) y = Relu(c)"))
-    assert common_cuts(a, b) == ("a", "c")
-    assert common_cuts(a, a) == ("a", "b", "c")
-    assert common_cuts(wiring_of(resnet()), wiring_of(with_qdq(resnet()))) == (
+    assert common_cuts(a.cuts, b.cuts) == ("a", "c")
+    assert common_cuts(a.cuts, a.cuts) == ("a", "b", "c")
+    assert common_cuts(wiring_of(resnet()).cuts, wiring_of(with_qdq(resnet())).cuts) == (
         wiring_of(resnet()).cuts
     )
 

@@ -1,38 +1,68 @@
-"""``strata compare``: two models, tensor by tensor."""
+"""``strata compare``: two models or a chain of them, tensor by tensor."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.errors import AccuracyError, MissingBackendError
+from core.errors import AccuracyError, InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
+from deploy.comparison.verdict import Bounds
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
-    from deploy.comparison.report import LayerDiff, Report
+    from deploy.comparison.report import Report
 
 __all__ = ["command"]
 
-_FILE = click.Path(path_type=Path)
+
+def _bounds_by_precision(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> Mapping[str, float]:
+    """Read ``--bound INT8=6``."""
+    del context, parameter
+    bounds = dict(Bounds().excess_db)
+    for text in given:
+        precision, _, value = text.partition("=")
+        try:
+            bound = float(value)
+        except ValueError as err:
+            raise InputError(
+                f"--bound {text}: not PRECISION=dB", hint="such as --bound INT8=6"
+            ) from err
+        if precision.upper() not in bounds or not bound >= 0:
+            raise InputError(
+                f"--bound {text}: no such bound",
+                hint=f"give one of {', '.join(bounds)} and decibels, such as INT8=6",
+            )
+        bounds[precision.upper()] = bound
+    return bounds
 
 
 @click.command("compare")
-@click.argument("reference", type=_FILE)
-@click.argument("candidate", type=_FILE)
+@click.argument("models", metavar="REFERENCE CANDIDATE...", nargs=-1, required=True)
 @data_options(images=32, batch=8)
 @click.option(
     "--json",
     "json_path",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Write all rows, in graph order, to this file; - prints them in place of the table.",
+    help="Write everything to this file; - prints it in place of the table.",
 )
 @click.option("--floor-db", type=float, help="Fail when a tensor's inherited SQNR is below.")
+@click.option(
+    "--bound",
+    "excess_db",
+    metavar="PRECISION=DB",
+    multiple=True,
+    callback=_bounds_by_precision,
+    help="By how much a layer's own error may exceed what its precision and scales explain; "
+    "INT8=6, FP16=12 and FP32=20 if not said.",
+)
 @click.option(
     "--top", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to print."
 )
@@ -40,54 +70,75 @@ _FILE = click.Path(path_type=Path)
     "--own/--no-own",
     default=True,
     show_default=True,
-    help="Also run each layer of the candidate on the reference's tensors.",
+    help="Also run each layer of a candidate on the reference's tensors.",
 )
-def command(
-    reference: Path,
-    candidate: Path,
-    request: ImageRequest,
-    json_path: Path | None,
-    floor_db: float | None,
-    top: int,
-    own: bool,
-) -> None:
+@click.option("--until-first", is_flag=True, help="Stop at the first layer at fault.")
+def command(models: tuple[str, ...], request: ImageRequest, top: int, **given: Any) -> None:
     """Compare two models layer by layer.
 
-    Both run in ONNX Runtime, its optimizations off, on the same images. A tensor's
-    inherited error is what the candidate makes of the image up to there; its own error is
-    what its layer makes of the reference's tensors.
+    A model is FILE.onnx, torch:DEPTH, torch:WEIGHTS, trt-network:FILE.onnx, or FILE.engine (on
+    a GPU). With several candidates each is compared with the model before it.
+
+    A tensor's inherited error is what the candidate makes of the image up to there; its own
+    error is what its layer makes of the reference's tensors. Exit code 7 when a layer does
+    worse than its precision and scales explain.
     """
+    if len(models) < 2:
+        raise InputError(
+            f"one model ({models[0]}) cannot be compared", hint="give REFERENCE and CANDIDATE"
+        )
+    report = _compare(models, request, given)
+    json_path: Path | None = given["json_path"]
+    if json_path == Path("-"):
+        from deploy.comparison.layers_json import report_to_json
+
+        click.echo(json.dumps(report_to_json(report), indent=2, ensure_ascii=False))
+    else:
+        from deploy.comparison.layer_table import report_text
+        from deploy.comparison.layers_json import write_report
+
+        if json_path is not None:
+            write_report(report, json_path)
+        click.echo(report_text(report, top=top))
+    if not report.holds:
+        raise _fault(report)
+
+
+def _compare(models: tuple[str, ...], request: ImageRequest, given: Mapping[str, Any]) -> Report:
     try:
-        from deploy.comparison.run import compare
+        from deploy.comparison.run import CompareOptions, compare_models
     except ImportError as err:
         raise MissingBackendError(
             f"comparing needs a library that is not here ({err})",
             hint="pip install 'strata[export]'",
         ) from err
-    from deploy.comparison.layer_table import report_text
-    from deploy.comparison.layers_json import report_to_json, write_report
-
+    if given["until_first"] and not given["own"]:
+        raise InputError(
+            "--until-first with --no-own",
+            hint="a layer is at fault by its own error: leave one out",
+        )
+    bounds = Bounds(excess_db=given["excess_db"], floor_db=given["floor_db"])
+    options = CompareOptions(given["own"], given["until_first"], bounds)
     with progress_bar("compare") as bar:
-        report = compare(reference, candidate, request, own=own, progress=bar)
-    if json_path == Path("-"):
-        click.echo(json.dumps(report_to_json(report), indent=2, ensure_ascii=False))
-    else:
-        if json_path is not None:
-            write_report(report, json_path)
-        click.echo(report_text(report, top=top, floor_db=floor_db))
-    first = report.first_below(floor_db) if floor_db is not None else None
-    if first is not None:
-        raise _too_far(report, first, floor_db or 0.0)
+        return compare_models(models, request, options, progress=bar)
 
 
-def _too_far(report: Report, first: LayerDiff, floor_db: float) -> AccuracyError:
-    """Return the error that names the first tensor below the floor, and the layer at fault."""
-    from deploy.comparison.layer_table import row_text
+def _fault(report: Report) -> AccuracyError:
+    """Return the error that names the first tensor out of bounds, and what to do."""
+    from deploy.comparison.numbers_text import row_text
 
-    until = replace(report, rows=report.rows[: report.rows.index(first) + 1])
-    worst = next(iter(until.worst(1, own=True)), None)
-    blame = f"largest own error up to there: {worst.tensor} ({row_text(worst)}); " if worst else ""
+    step = next(at for at, verdict in enumerate(report.verdicts) if not verdict.holds)
+    verdict, name = report.verdicts[step], report.models[step + 1].name
+    if verdict.blame:
+        blame = next(b for b in verdict.blame if b.tensor == verdict.first)
+        return AccuracyError(
+            f"{name}: {blame.tensor}: {blame.reason}: {blame.text}", hint=blame.next_step
+        )
+    row = next(row for row in report.rows if row.tensor == verdict.first_below)
+    worst = next(iter(report.worst(1, own=True, step=step)), row)
     return AccuracyError(
-        f"{report.candidate.file}: {first.tensor}: {row_text(first)}; the floor is {floor_db:g} dB",
-        hint=f"{blame}keep a layer in float, or calibrate it by another method",
+        f"{name}: {row.tensor}: {row_text(row.cells[step])}; "
+        f"the floor is {report.bounds.floor_db:g} dB",
+        hint=f"largest own error: {worst.tensor} ({row_text(worst.cells[step])}); keep a layer "
+        "in float, or calibrate it by another method",
     )

@@ -10,7 +10,7 @@ import click
 from deploy.accuracy import Accuracy, accuracy_to_json, write_accuracy
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
-from deploy.comparison.layer_table import db_text
+from deploy.comparison.numbers_text import db_text
 from deploy.images import ImageRequest
 from deploy.inspect.columns import fit
 

@@ -1,152 +1,180 @@
-"""The values of a comparison: a row a tensor, and a report of all rows."""
+"""A comparison as a value: one reference, a chain of candidates, a row for every tensor.
+
+Each step of the chain compares a model with the one before it; the first candidate with the
+reference. So a chain shows in which step each layer lost what.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from statistics import median
 
-from core.metrics import Difference
+from deploy.comparison.measures import Cell, Errors, Made
+from deploy.comparison.verdict import Bounds, Verdict
 from deploy.images import DataRecord
 
-__all__ = ["LayerDiff", "Made", "Measures", "Report", "Status", "Subject"]
+__all__ = ["Answer", "Report", "Row", "Subject"]
 
-
-class Status(StrEnum):
-    """What became of a tensor in the comparison."""
-
-    COMPARED = "compared"
-    ONLY_IN_REFERENCE = "only in reference"
-    ONLY_IN_CANDIDATE = "only in candidate"
-    SHAPE_DIFFERS = "shape differs"
-    NOT_NUMBERS = "not numbers"
-    ELSEWHERE = "made elsewhere"  # on the other side of a cut: the networks differ in order
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """How far a tensor is from the reference's: SQNR in dB, cosine, and in its own units."""
-
-    sqnr_db: float
-    cosine: float
-    max_abs: float
-
-    @classmethod
-    def of(cls, difference: Difference) -> Measures:
-        """Take the measures of folded differences."""
-        return cls(difference.sqnr_db, difference.cosine, difference.max_abs)
-
-    @property
-    def goodness(self) -> tuple[bool, float]:
-        """Sort by this: by SQNR, and NaN before all."""
-        nan = math.isnan(self.sqnr_db)
-        return (not nan, 0.0 if nan else self.sqnr_db)
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """How one side makes a tensor.
-
-    Attributes:
-        node: Name of the node.
-        op_type: Its operator.
-        dtype: Type of the elements; None when the tensor was not read.
-        shape: Of the tensor, with "N" for the batch; None when it was not read.
-    """
-
-    node: str
-    op_type: str
-    dtype: str | None = None
-    shape: tuple[int | str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerDiff:
-    """One tensor on both sides.
-
-    Attributes:
-        tensor: Its name, the same on both sides.
-        status: What became of it.
-        reference: How the reference makes it; None when it does not.
-        candidate: How the candidate makes it; None when it does not.
-        into: For a tensor that only the reference has: the next tensor that both have,
-            into which it was folded.
-        inherited: Both sides run freely from the same images; None when not compared.
-        own: The candidate's layer is fed the reference's tensors; None when not measured.
-    """
-
-    tensor: str
-    status: Status
-    reference: Made | None
-    candidate: Made | None
-    into: str | None = None
-    inherited: Measures | None = None
-    own: Measures | None = None
-
-    @property
-    def op_type(self) -> str:
-        """The operator that makes it, in the reference where that has it."""
-        made = self.reference or self.candidate
-        return made.op_type if made else ""
-
-    @property
-    def shape(self) -> tuple[int | str, ...] | None:
-        """Its shape in the reference, or else in the candidate."""
-        made = self.reference or self.candidate
-        return made.shape if made else None
+TOP = 5  # answers that are kept of an image
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that was compared: file name, digest, and the stage it says it is from."""
+    """A model that was compared.
 
+    Attributes:
+        name: As the user named it, without folders: ``trt-network:int8.onnx``.
+        file: File name; empty for weights by name.
+        sha256: Of the file, or of the weights.
+        stage: What it says it is: ``"optimized"``, ``"int8"``, …; empty when it does not.
+        backend: What ran it.
+        file_bytes: Size of the file; 0 for none.
+        parents: Role → SHA-256 of what it was made from, as it says.
+    """
+
+    name: str
     file: str
     sha256: str
     stage: str = ""
+    backend: str = ""
+    file_bytes: int = 0
+    parents: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tensor in all models.
+
+    Attributes:
+        tensor: Its name, the same everywhere.
+        stage: The part of the network: ``"layer1"``; ``"stem"`` and ``"head"`` around them.
+        made: How each model makes it, the reference first; None where it does not.
+        cells: One for each step: the model ``made[i + 1]`` against ``made[i]``.
+    """
+
+    tensor: str
+    stage: str
+    made: tuple[Made | None, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def _first(self) -> Made | None:
+        return next((made for made in self.made if made is not None), None)
+
+    @property
+    def module(self) -> str:
+        """Name of the node or module that makes it, in the first model that has it."""
+        return self._first.node if self._first else self.tensor
+
+    @property
+    def op(self) -> str:
+        """The operator that makes it, in the first model that has it."""
+        return self._first.op if self._first else ""
+
+    @property
+    def shape(self) -> tuple[int | str, ...] | None:
+        """Its shape, in the first model that has it."""
+        return next((made.shape for made in self.made if made and made.shape), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What all models answered for one image.
+
+    Attributes:
+        image: Its index in the data.
+        label: The true class; None when unknown.
+        top: For each model, the five likeliest classes with their probabilities.
+    """
+
+    image: int
+    label: int | None
+    top: tuple[tuple[tuple[int, float], ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A comparison: what was compared, on what, and a row for every tensor in graph order."""
+    """A comparison.
 
-    reference: Subject
-    candidate: Subject
+    Attributes:
+        models: What was compared, the reference first: one more than steps.
+        data: On which images.
+        rows: One for every tensor, in the order of the graph.
+        bounds: What was asked of the layers.
+        verdicts: One for each step.
+        classes: Names of the classes, when known.
+        changed: For each step, how many images have another top-1 than in the reference.
+        right: For each model, how many images it answers rightly; None without labels.
+        answers: A few images whose top-1 changed somewhere on the way.
+    """
+
+    models: tuple[Subject, ...]
     data: DataRecord
-    rows: tuple[LayerDiff, ...]
+    rows: tuple[Row, ...]
+    bounds: Bounds
+    verdicts: tuple[Verdict, ...]
+    classes: tuple[str, ...] = ()
+    changed: tuple[int, ...] | None = None
+    right: tuple[int, ...] | None = None
+    answers: tuple[Answer, ...] = ()
 
     @property
-    def compared(self) -> tuple[LayerDiff, ...]:
-        """The rows of the tensors that both sides have."""
-        return tuple(row for row in self.rows if row.inherited is not None)
+    def steps(self) -> int:
+        """How many candidates there are."""
+        return len(self.models) - 1
 
-    def worst(self, count: int, *, own: bool) -> tuple[LayerDiff, ...]:
-        """Return the rows of lowest SQNR, worst first; equal ones in graph order.
+    @property
+    def reference(self) -> Subject:
+        """The first model."""
+        return self.models[0]
+
+    @property
+    def candidate(self) -> Subject:
+        """The last model."""
+        return self.models[-1]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all bounds hold in every step."""
+        return all(verdict.holds for verdict in self.verdicts)
+
+    def compared(self, step: int = -1) -> tuple[Row, ...]:
+        """Return the rows of the tensors that both sides of a step have."""
+        return tuple(row for row in self.rows if row.cells[step].inherited is not None)
+
+    def worst(self, count: int, *, own: bool, step: int = -1) -> tuple[Row, ...]:
+        """Return the rows of lowest SQNR in a step, worst first; equal ones in graph order.
 
         Args:
             count: At most so many.
             own: By their own error; by the inherited one otherwise.
+            step: Which step; the last if not said.
         """
         rated = [
-            (measures.goodness, row)
-            for row in self.compared
-            if (measures := row.own if own else row.inherited) is not None
+            (errors.goodness, row)
+            for row in self.compared(step)
+            if (errors := self.errors(row, own=own, step=step)) is not None
         ]
         return tuple(row for _, row in sorted(rated, key=lambda pair: pair[0])[:count])
 
-    def first_below(self, floor_db: float) -> LayerDiff | None:
-        """Return the first row in graph order whose inherited SQNR is not ``floor_db`` or more."""
-        return next(
-            (r for r in self.compared if r.inherited and not r.inherited.sqnr_db >= floor_db), None
-        )
+    def errors(self, row: Row, *, own: bool, step: int = -1) -> Errors | None:
+        """Return the own or the inherited errors of a row in a step."""
+        cell = row.cells[step]
+        return cell.own if own else cell.inherited
 
-    def median_db(self, *, own: bool) -> float | None:
-        """Return the median SQNR of the tensors that differ at all.
+    def has_own(self, step: int = -1) -> bool:
+        """Tell whether own errors were measured in a step."""
+        return any(row.cells[step].own for row in self.rows)
+
+    def median_db(self, *, own: bool, step: int = -1) -> float | None:
+        """Return the median SQNR of the tensors that differ at all in a step.
 
         Infinite when none does; None when none was measured, or one holds a NaN.
         """
-        measured = [row.own if own else row.inherited for row in self.compared]
-        values = [measures.sqnr_db for measures in measured if measures is not None]
+        measured = [self.errors(row, own=own, step=step) for row in self.compared(step)]
+        values = [errors.sqnr_db for errors in measured if errors is not None]
         if not values or any(map(math.isnan, values)):
             return None
         return median([value for value in values if value != math.inf] or [math.inf])

@@ -1,24 +1,22 @@
-"""From what two networks made to the rows of a report: one for every tensor of either."""
+"""From what the models made to the rows of a report: one for every tensor of any of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from core.metrics import Difference
-from deploy.comparison.report import LayerDiff, Made, Measures, Status
+from deploy.comparison.measures import Status
 from deploy.comparison.segments import Maker, Wiring
 
-__all__ = ["Seen", "layers_of", "rows"]
+__all__ = ["Seen", "folded_into", "layers_of", "order_of", "stages_of"]
 
 _QDQ = {"QuantizeLinear", "DequantizeLinear"}
 _NUMBERS = "fiub"  # kinds of numpy types that can be subtracted
 
 Shape = tuple[int | str, ...]
-Sums = Mapping[str, Difference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,68 +57,56 @@ def layers_of(wiring: Wiring) -> dict[str, Maker]:
     return {name: m for name, m in wiring.makers.items() if m.op_type not in _QDQ}
 
 
-def rows(
-    wirings: tuple[Wiring, Wiring], seen: Mapping[str, Seen], inherited: Sums, own: Sums
-) -> tuple[LayerDiff, ...]:
-    """Return a row for every tensor of either network.
+def order_of(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return all tensors in one order: the first model's.
+
+    What only a later model has stands behind the tensor that it follows there.
 
     Args:
-        wirings: The reference's and the candidate's.
-        seen: What was made on both sides.
-        inherited: Differences of free runs, by tensor.
-        own: Differences of fed runs, by tensor.
-
-    Returns:
-        Rows in the reference's order; what only the candidate has stands behind the tensor
-        that it follows there.
+        models: The tensors of each model, in its order.
     """
-    reference, candidate = map(layers_of, wirings)
-    followers: dict[str, list[str]] = {}
-    last = ""
-    for name in candidate:
-        if name in reference:
-            last = name
+    order = list(models[0])
+    known = set(order)
+    for model in models[1:]:
+        followers: dict[str, list[str]] = {}
+        last = ""
+        for name in model:
+            if name in known:
+                last = name
+            else:
+                followers.setdefault(last, []).append(name)
+        known |= {name for names in followers.values() for name in names}
+        merged = followers.get("", [])
+        for name in order:
+            merged += [name, *followers.get(name, ())]
+        order = merged
+    return order
+
+
+def stages_of(order: Sequence[str]) -> dict[str, str]:
+    """Return the part of the network that each tensor belongs to.
+
+    That is the first part of a dotted name, ``layer1``; what stands before the first of those
+    is the ``stem``, what stands behind the last the ``head``.
+    """
+    parts = [name.partition(".")[0] if "." in name else "" for name in order]
+    named = [at for at, part in enumerate(parts) if part]
+    if not named:
+        return dict.fromkeys(order, "")
+    stages: dict[str, str] = {}
+    stage = ""
+    for at, name in enumerate(order):
+        if at < named[0]:
+            stages[name] = "stem"
+        elif at > named[-1]:
+            stages[name] = "head"
         else:
-            followers.setdefault(last, []).append(name)
-    table = [_only_in_candidate(name, candidate[name]) for name in followers.get("", ())]
-    for name, maker in reference.items():
-        if name in candidate:
-            table.append(_both(name, (maker, candidate[name]), seen.get(name), inherited, own))
-        else:
-            into = _into(name, wirings[0], candidate)
-            made = Made(maker.node, maker.op_type)
-            table.append(LayerDiff(name, Status.ONLY_IN_REFERENCE, made, None, into))
-        table += [_only_in_candidate(n, candidate[n]) for n in followers.get(name, ())]
-    return tuple(table)
+            stage = parts[at] or stage
+            stages[name] = stage
+    return stages
 
 
-def _only_in_candidate(name: str, maker: Maker) -> LayerDiff:
-    made = Made(maker.node, maker.op_type)
-    return LayerDiff(name, Status.ONLY_IN_CANDIDATE, None, made)
-
-
-def _both(
-    name: str, makers: tuple[Maker, Maker], seen: Seen | None, inherited: Sums, own: Sums
-) -> LayerDiff:
-    """Return the row of a tensor that both networks have."""
-    if seen is None:
-        reference, candidate = (Made(maker.node, maker.op_type) for maker in makers)
-        return LayerDiff(name, Status.ELSEWHERE, reference, candidate)
-    reference, candidate = (
-        Made(maker.node, maker.op_type, dtype, shape)
-        for maker, dtype, shape in zip(makers, seen.dtypes, seen.shapes, strict=True)
-    )
-    return LayerDiff(
-        tensor=name,
-        status=seen.status,
-        reference=reference,
-        candidate=candidate,
-        inherited=Measures.of(inherited[name]) if name in inherited else None,
-        own=Measures.of(own[name]) if name in own else None,
-    )
-
-
-def _into(name: str, wiring: Wiring, candidate: Mapping[str, Maker]) -> str | None:
+def folded_into(name: str, wiring: Wiring, candidate: Mapping[str, Maker]) -> str | None:
     """Return the one tensor of the candidate that all readers of ``name`` lead to first."""
     found: set[str] = set()
     todo, visited = [name], {name}

@@ -107,12 +107,12 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _reads(inner)
 
 
-def common_cuts(reference: Wiring, candidate: Wiring) -> tuple[str, ...]:
-    """Return the tensors at which both graphs can be cut, in their common order."""
-    places = {name: place for place, name in enumerate(candidate.cuts)}
+def common_cuts(reference: Sequence[str], candidate: Sequence[str]) -> tuple[str, ...]:
+    """Return the cuts that two graphs share, in their common order."""
+    places = {name: place for place, name in enumerate(candidate)}
     common: list[str] = []
     last = -1
-    for name in reference.cuts:
+    for name in reference:
         if places.get(name, -1) > last:
             common.append(name)
             last = places[name]

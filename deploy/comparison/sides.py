@@ -1,61 +1,74 @@
-"""The two networks of a comparison, and whether they can be compared at all."""
+"""The models of a comparison, and whether they can be compared at all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx.helper import tensor_dtype_to_np_dtype
 
-from core.artifacts import sha256_file
 from core.errors import InputError
+from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.report import Subject
 from deploy.comparison.rows import Seen
-from deploy.comparison.segments import Wiring, wiring_of
-from exporter.onnx_file import Card, card_of, load
-from exporter.passes.shift import SUFFIX
-from exporter.session import TensorInfo
+from deploy.comparison.segments import Wiring
+from exporter.card import Card
+from exporter.session import TensorInfo, Tensors
 
-__all__ = ["Side", "check_outputs", "check_pair", "open_side"]
+__all__ = ["Side", "Walker", "check_outputs", "check_pair"]
 
 Shape = tuple[int | str | None, ...]
 
 
+class Walker(Protocol):
+    """A model that runs piece by piece, freely or on another model's tensors."""
+
+    def start(self, feeds: Tensors) -> None:
+        """Begin a free run on the model's inputs."""
+
+    def free(self, at: int) -> Tensors:
+        """Run a piece on what its predecessor made; return what it makes, by name."""
+
+    def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
+        """Run every layer of a piece on another model's tensors; return what they make."""
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type in which the model holds a tensor that it has made."""
+
+    def settle(self) -> None:
+        """Let go of what only opening a piece needs: every piece has run in every way."""
+
+
 @dataclass(slots=True)
 class Side:
-    """One of the networks.
+    """One of the models.
 
     Attributes:
-        path: Its file.
+        where: Its file or name, for error texts.
         subject: What a report says of it.
         card: What the file says of itself.
         image: Its only input.
         outputs: Declared shape of each output, by name.
         wiring: What depends on what in it.
-        shifts: Tensor → constant c, for each that it holds less c (full-range INT8); here
-            such a tensor goes by the name that it has elsewhere.
+        quantizers: Of its activations, by tensor.
+        open: Opens it: takes the cuts, and the tensors to return.
+        graph: Reads its graph again, for facts of its layers; None when it has none.
+        sizes: Tensor → bytes, for inputs of given shapes.
     """
 
-    path: Path
+    where: str
     subject: Subject
     card: Card
     image: TensorInfo
     outputs: dict[str, Shape]
     wiring: Wiring
-    shifts: dict[str, float]
-    _model: onnx.ModelProto | None
-
-    def take_model(self) -> onnx.ModelProto:
-        """Hand the graph over; it is not kept here, so that its memory can be given back."""
-        model, self._model = self._model, None
-        if model is None:
-            raise RuntimeError("the model was taken before")
-        return model
+    quantizers: Mapping[str, Quantizer]
+    open: Callable[[Sequence[str], Collection[str]], Walker]
+    graph: Callable[[], onnx.ModelProto] | None
+    sizes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int]]
 
     def feed(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Return what this network is fed for some images, float32 (n, 3, h, w).
@@ -71,7 +84,7 @@ class Side:
         if not fits:
             batch = shape[0] if shape and isinstance(shape[0], int) else None
             raise InputError(
-                f"{self.path}: its input {self.image.name!r} is {_text(shape)}, "
+                f"{self.where}: its input {self.image.name!r} is {_text(shape)}, "
                 f"the images come as {_text(images.shape)}",
                 hint=f"it takes {batch} at a time: give --batch {batch}, and --images a multiple "
                 "of it"
@@ -79,51 +92,6 @@ class Side:
                 else "prepare them for it: --preprocess with its size, or export it with theirs",
             )
         return {self.image.name: images.astype(self.image.dtype, copy=False)}
-
-
-def open_side(path: Path) -> Side:
-    """Open an ONNX file for comparison.
-
-    Raises:
-        InputError: It cannot be read, or is not a network of one image input.
-    """
-    model = load(path)
-    card = card_of(model, where=str(path))
-    shifts = _take_own_names(model, card.shifts)
-    wiring = wiring_of(model)
-    inputs = [value for value in model.graph.input if value.name in wiring.inputs]
-    if len(inputs) != 1:
-        names = ", ".join(wiring.inputs)
-        raise InputError(
-            f"{path}: {len(inputs)} inputs ({names}); Strata feeds one, the image",
-            hint="export the network with its image as the only input",
-        )
-    image = _info(inputs[0])
-    if image.dtype.kind != "f":
-        raise InputError(
-            f"{path}: its input {image.name!r} is {image.dtype}, not real numbers",
-            hint="export the network without its preprocessing: Strata does that",
-        )
-    subject = Subject(path.name, sha256_file(path), card.stage)
-    outputs = {value.name: _info(value).shape for value in model.graph.output}
-    return Side(path, subject, card, image, outputs, wiring, shifts, model)
-
-
-def _take_own_names(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict[str, float]:
-    """Rename each ``T.shifted`` to T in place; return the constants of those there are."""
-    nodes = model.graph.node
-    there = {name for node in nodes for name in node.output}
-    renamed = {
-        name + SUFFIX: name for name in shifts if name + SUFFIX in there and name not in there
-    }
-    for node in nodes:
-        for names in (node.input, node.output):
-            for at, name in enumerate(names):
-                if name in renamed:
-                    names[at] = renamed[name]
-    for output in model.graph.output:
-        output.name = renamed.get(output.name, output.name)
-    return {name: shifts[name] for name in renamed.values()}
 
 
 def check_pair(reference: Side, candidate: Side) -> None:
@@ -135,8 +103,8 @@ def check_pair(reference: Side, candidate: Side) -> None:
     ours, theirs = candidate.image, reference.image
     if ours.name != theirs.name or not _agree(ours.shape, theirs.shape):
         raise InputError(
-            f"{candidate.path}: its input is {ours.name!r} {_text(ours.shape)}, "
-            f"that of {reference.path} is {theirs.name!r} {_text(theirs.shape)}",
+            f"{candidate.where}: its input is {ours.name!r} {_text(ours.shape)}, "
+            f"that of {reference.where} is {theirs.name!r} {_text(theirs.shape)}",
             hint="compare two forms of one network: they share the input's name and shape",
         )
     for name in reference.outputs.keys() & candidate.outputs.keys():
@@ -162,8 +130,8 @@ def _check_output(
     """Refuse outputs of one name and two shapes."""
     if not _agree(theirs, ours):
         raise InputError(
-            f"{sides[1].path}: its output {name!r} is {_text(ours)}, "
-            f"that of {sides[0].path} is {_text(theirs)}",
+            f"{sides[1].where}: its output {name!r} is {_text(ours)}, "
+            f"that of {sides[0].where} is {_text(theirs)}",
             hint="compare two forms of one network: they answer for the same classes",
         )
 
@@ -174,14 +142,6 @@ def _agree(a: Sequence[Any], b: Sequence[Any]) -> bool:
         x == y or not isinstance(x, int) or not isinstance(y, int)
         for x, y in zip(a, b, strict=True)
     )
-
-
-def _info(value: onnx.ValueInfoProto) -> TensorInfo:
-    """Read a graph input or output."""
-    tensor = value.type.tensor_type
-    dims = tensor.shape.dim
-    shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
-    return TensorInfo(value.name, shape, np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type)))
 
 
 def _text(shape: Sequence[Any]) -> str:

@@ -1,0 +1,207 @@
+"""Models that run side by side, piece by piece, over the same images.
+
+All models are cut at the same tensors. What a piece makes is folded into sums and dropped
+before the next one runs: memory is that of the largest piece, not of the network, and does not
+grow with the images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from core.errors import InputError
+from deploy.comparison.answers import Answers
+from deploy.comparison.fold import SideSums
+from deploy.comparison.rows import layers_of
+from deploy.comparison.segments import common_cuts, merge_cuts
+from deploy.comparison.sides import Side, Walker, check_outputs
+from deploy.comparison.sums import Batch, StepSums, Task
+from exporter.session import Tensors
+
+__all__ = ["Chain"]
+
+_FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
+
+Stop = Callable[[Sequence[StepSums]], bool]
+
+
+class Chain:
+    """Two or more models, and the sums over what they made.
+
+    Args:
+        sides: The models, the reference first.
+        own: Whether to feed each candidate its predecessor's tensors, too.
+
+    Attributes:
+        steps: Sums of each candidate against the model before it.
+        made: Sums of what each model made, by tensor.
+        answers: What each answered.
+        reached: The last tensor of the reference that was reached; None for all.
+    """
+
+    def __init__(self, sides: Sequence[Side], *, own: bool) -> None:
+        self.sides = tuple(sides)
+        self.steps = tuple(
+            StepSums(c.quantizers, frozenset(_joined(r, c)), feeds=own) for r, c in pairwise(sides)
+        )
+        self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in sides)
+        self.answers = Answers.of(len(sides))
+        self.stopped = False
+        self._walkers: list[Walker] = []
+        self._cuts: tuple[str | None, ...] = ()
+        self._pool = ThreadPoolExecutor(_FOLDERS, thread_name_prefix="strata-fold")
+        self._done = 0
+
+    def close(self) -> None:
+        """Let go of the models; the sums stay."""
+        self._pool.shutdown()
+        self._walkers.clear()
+
+    def run(self, indices: Any, images: Any, stop: Stop | None = None) -> bool:
+        """Run one batch through all models.
+
+        Args:
+            indices: Of the images in the data, (n,).
+            images: float32, (n, 3, h, w).
+            stop: Asked after each piece whether to leave it at that.
+
+        Returns:
+            Whether to go on with the next batch.
+        """
+        feeds = [side.feed(images) for side in self.sides]
+        if not self._walkers:
+            self._open(feeds)
+        batch = Batch(np.asarray(indices), first=not self._done)
+        self.answers.images.extend(map(int, indices))
+        self._inputs(feeds, batch)
+        for walker, entry in zip(self._walkers, feeds, strict=True):
+            walker.start(entry)
+        entries = [dict(entry) for entry in feeds]
+        for at in range(len(self._cuts)):
+            self._piece(at, entries, batch)
+            if stop is not None and stop(self.steps):
+                self.stopped = True
+                return False
+        if batch.first:
+            self._settle()
+        self._done += len(images)
+        return True
+
+    def _open(self, feeds: Sequence[Tensors]) -> None:
+        """Cut all models where all can be, as finely as it saves memory."""
+        shapes = {name: array.shape for feed in feeds for name, array in feed.items()}
+        sides = self.sides
+        joined = reduce(frozenset.__and__, (step.joined for step in self.steps))
+        cuts = [name for name in _common_cuts(sides) if name in joined]
+        kept = merge_cuts(sides[0].wiring, cuts, sides[0].sizes(shapes))
+        self._cuts = (*kept, None)
+        first = sides[0].wiring.makers.keys()
+        for at, side in enumerate(sides):
+            wanted: set[str] = set()
+            for step in self.steps[max(at - 1, 0) : at + 1]:
+                wanted |= step.joined
+            if at > 1:
+                wanted |= layers_of(side.wiring).keys() & layers_of(sides[0].wiring).keys()
+            elif at == 0 and len(sides) > 2:
+                later = {name for other in sides[2:] for name in other.wiring.makers}
+                wanted |= layers_of(side.wiring).keys() & first & later
+            self._walkers.append(side.open(kept, wanted))
+
+    def _inputs(self, feeds: Sequence[Tensors], batch: Batch) -> None:
+        """Fold the images themselves: the first tensor that a candidate quantizes."""
+        tasks: list[Task] = []
+        for made, feed in zip(self.made, feeds, strict=True):
+            tasks += _bounds(made, feed)
+        for step, (r, c) in zip(self.steps, pairwise(feeds), strict=True):
+            tasks += step.free(
+                step.meet(r, c, lambda n, r=r, c=c: (r[n].dtype, c[n].dtype)), r, c, batch
+            )
+        self._work(tasks)
+
+    def _piece(self, at: int, entries: list[Tensors], batch: Batch) -> None:
+        """Run one piece of every model, each candidate against its predecessor."""
+        end = self._cuts[at]
+        first: Tensors = {}
+        r: Tensors = {}
+        for k, walker in enumerate(self._walkers):
+            c = walker.free(at)
+            self._answer(k, c)
+            self._work(_bounds(self.made[k], c))
+            if k:
+                self._step(k, at, (entries[k - 1], r, c), batch)
+                # The reference of the next step; what this one began with is not needed again.
+                entries[k - 1] = {end: r[end]} if end else {}
+            if k > 1:
+                self._work(self.steps[k - 1].against_first(first, c, batch))
+            if k == 0 and len(self._walkers) > 2:
+                first = c
+            r = c
+        entries[-1] = {end: r[end]} if end else {}
+
+    def _step(self, k: int, at: int, made: tuple[Tensors, Tensors, Tensors], batch: Batch) -> None:
+        """Fold what a candidate made freely, and what it makes of the reference's tensors."""
+        entry, r, c = made
+        step, walker = self.steps[k - 1], self._walkers[k]
+        reference = self._walkers[k - 1]
+        names = step.meet(r, c, lambda name: (reference.dtype(name), walker.dtype(name)))
+        self._work(step.free(names, r, c, batch))
+        if step.feeds and names:
+            self._work(step.fed(r, walker.fed(at, entry, {name: r[name] for name in names}), batch))
+        # A cut of two shapes: the candidate's next piece cannot be fed the reference's tensor.
+        step.feeds = step.feeds and self._cuts[at] in (None, *names)
+
+    def _answer(self, k: int, made: Tensors) -> None:
+        """Note the answers, where a piece makes the only output of a classifier."""
+        for name in self.sides[k].outputs:
+            if name in made and made[name].ndim == 2 and len(self.sides[k].outputs) == 1:
+                self.answers.note(k, made[name])
+
+    def _settle(self) -> None:
+        for walker in self._walkers:
+            walker.settle()
+        for step, (r, c) in zip(self.steps, pairwise(self.sides), strict=True):
+            check_outputs(r, c, step.seen)
+
+    def _work(self, tasks: Iterable[Task]) -> None:
+        for _ in self._pool.map(lambda task: task(), tasks):
+            pass
+
+
+def _bounds(sums: dict[str, SideSums], made: Tensors) -> list[Task]:
+    """Return the tasks that fold the bounds of what a model made, one for each tensor."""
+
+    def task(into: SideSums, array: Any) -> Task:
+        return lambda: into.add(array)
+
+    numbers = {name: array for name, array in made.items() if array.dtype.kind in "fiub"}
+    return [task(sums.setdefault(name, SideSums()), array) for name, array in numbers.items()]
+
+
+def _common_cuts(sides: Sequence[Side]) -> tuple[str, ...]:
+    """Return the tensors at which all models can be cut, in their common order."""
+    cuts = sides[0].wiring.cuts
+    for side in sides[1:]:
+        cuts = common_cuts(cuts, side.wiring.cuts)
+    return cuts
+
+
+def _joined(reference: Side, candidate: Side) -> set[str]:
+    """Return the names that both models give a tensor, the image's included.
+
+    What a Q or DQ node makes is not among them: the tensor T is compared before its Q, as
+    the layer made it, and what its Q makes of it is counted in codes.
+    """
+    joined = layers_of(reference.wiring).keys() & layers_of(candidate.wiring).keys()
+    if not joined:
+        raise InputError(
+            f"{reference.where} and {candidate.where} have no tensor name in common",
+            hint="compare two forms of one network; Strata's own stages keep the names of tensors",
+        )
+    return set(joined) | {reference.image.name}

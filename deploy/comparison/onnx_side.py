@@ -1,0 +1,133 @@
+"""An ONNX file as a model of a comparison, run by ONNX Runtime, optimizations off."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from core.artifacts import sha256_file
+from core.errors import InputError
+from deploy.comparison.pieces import Pieces
+from deploy.comparison.quantizers import quantizers_of
+from deploy.comparison.report import Subject
+from deploy.comparison.segments import Wiring, wiring_of
+from deploy.comparison.sides import Side, Walker
+from deploy.comparison.tensor_sizes import tensor_sizes
+from exporter.card import Card
+from exporter.onnx_file import card_of, load
+from exporter.passes.shift import SUFFIX
+from exporter.session import TensorInfo
+
+__all__ = ["image_of", "load_graph", "onnx_side", "subject_of"]
+
+
+def onnx_side(path: Path) -> Side:
+    """Open an ONNX file for comparison.
+
+    Raises:
+        InputError: It cannot be read, or is not a network of one image input.
+    """
+    model, card, shifts = load_graph(path)
+    wiring = wiring_of(model)
+    held = [model]
+
+    def graph() -> onnx.ModelProto:
+        return load_graph(path)[0]
+
+    def open_pieces(cuts: Sequence[str], outputs: Collection[str]) -> Walker:
+        # Handed over, not shared, so that its memory can be given back.
+        return Pieces(held.pop() if held else graph(), wiring, cuts, outputs, shifts)
+
+    def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        return tensor_sizes(held[0] if held else graph(), shapes)
+
+    return Side(
+        where=str(path),
+        subject=subject_of(path, card),
+        card=card,
+        image=image_of(model, wiring, str(path)),
+        outputs={value.name: _info(value).shape for value in model.graph.output},
+        wiring=wiring,
+        quantizers=quantizers_of(model, shifts),
+        open=open_pieces,
+        graph=graph,
+        sizes=sizes,
+    )
+
+
+def subject_of(path: Path, card: Card, kind: str = "", backend: str = "ONNX Runtime") -> Subject:
+    """Return what a report says of a file."""
+    return Subject(
+        name=kind + path.name,
+        file=path.name,
+        sha256=sha256_file(path),
+        stage=card.stage,
+        backend=backend,
+        file_bytes=path.stat().st_size,
+        parents=dict(sorted(card.parents.items())) or None,
+    )
+
+
+def load_graph(path: Path) -> tuple[onnx.ModelProto, Card, dict[str, float]]:
+    """Read an ONNX file, with its shifted tensors under their own names.
+
+    Returns:
+        The graph, its card, and the constant of each tensor T that it holds less c.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    model = load(path)
+    card = card_of(model, where=str(path))
+    return model, card, _take_own_names(model, card.shifts)
+
+
+def _take_own_names(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict[str, float]:
+    """Rename each ``T.shifted`` to T in place; return the constants of those there are."""
+    nodes = model.graph.node
+    there = {name for node in nodes for name in node.output}
+    renamed = {
+        name + SUFFIX: name for name in shifts if name + SUFFIX in there and name not in there
+    }
+    for node in nodes:
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                if name in renamed:
+                    names[at] = renamed[name]
+    for output in model.graph.output:
+        output.name = renamed.get(output.name, output.name)
+    return {name: shifts[name] for name in renamed.values()}
+
+
+def image_of(model: onnx.ModelProto, wiring: Wiring, where: str) -> TensorInfo:
+    """Return the only input of a graph.
+
+    Raises:
+        InputError: It has several, or one that is no image.
+    """
+    inputs = [value for value in model.graph.input if value.name in wiring.inputs]
+    if len(inputs) != 1:
+        names = ", ".join(wiring.inputs)
+        raise InputError(
+            f"{where}: {len(inputs)} inputs ({names}); Strata feeds one, the image",
+            hint="export the network with its image as the only input",
+        )
+    image = _info(inputs[0])
+    if image.dtype.kind != "f":
+        raise InputError(
+            f"{where}: its input {image.name!r} is {image.dtype}, not real numbers",
+            hint="export the network without its preprocessing: Strata does that",
+        )
+    return image
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    """Read a graph input or output."""
+    tensor = value.type.tensor_type
+    dims = tensor.shape.dim
+    shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
+    return TensorInfo(value.name, shape, np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type)))
