@@ -34,6 +34,9 @@ COMMANDS: dict[str, str] = {
     "preflight": "Say whether an engine fits this machine, or a described one.",
     "compare": "Compare two models layer by layer.",
     "evaluate": "Measure accuracy over a labelled set of images.",
+    "bundle": "Put what an edge machine or a server needs into one file.",
+    "verify": "Check every byte of a bundle; name the file that differs.",
+    "run": "Print what a bundle's network sees in images.",
     "summary": "Sum up an output folder: accuracy, layers, files, times.",
     "doctor": "Say what works on this machine, and how to get the rest.",
 }

@@ -29,8 +29,14 @@ def command(files: tuple[Path, ...], batch: int | None, svg: Path | None, as_jso
 
     An engine of TensorRT-RTX shows its kernels without a GPU: which layers are fused in
     each, what it reads and writes, and whether INT8 is passed on as INT8. One of the flavour
-    tensorrt shows them on a GPU. Also reads the layer information that trtexec exports.
+    tensorrt shows them on a GPU. Also reads the layer information that trtexec exports, and
+    lists what is in a bundle.
     """
+    if len(files) == 1 and _is_bundle(files[0]):
+        from deploy.cli.inspect_bundle import print_bundle
+
+        print_bundle(files[0], as_json=as_json)
+        return
     if len(files) > 2:
         raise InputError(f"{len(files)} files were named", hint="name one, or two to compare")
     facts = [_inspect(file, batch) for file in files]
@@ -42,6 +48,12 @@ def command(files: tuple[Path, ...], batch: int | None, svg: Path | None, as_jso
         click.echo(json.dumps(inspection_to_json(facts), indent=2, ensure_ascii=True))
         return
     click.echo(_text(facts))
+
+
+def _is_bundle(file: Path) -> bool:
+    from deploy.bundle.reader import is_bundle
+
+    return is_bundle(file)
 
 
 def _inspect(file: Path, batch: int | None) -> EngineFacts | ModelFacts:

@@ -6,7 +6,7 @@ import json
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from deploy.inspect.columns import plain
 if TYPE_CHECKING:
     from deploy.preflight import Preflight
 
-__all__ = ["command"]
+__all__ = ["command", "to_json", "to_text"]
 
 _INDENT = 22  # where the last column of the table begins
 _COLOURS = {"yes": "green", "no": "red", "unknown": "yellow", "not run": "yellow"}
@@ -33,23 +33,32 @@ _COLOURS = {"yes": "green", "no": "red", "unknown": "yellow", "not run": "yellow
 def command(engine: Path, host: str | None, as_json: bool) -> None:
     """Say whether an engine fits this machine, or a described one.
 
+    ENGINE is a plan, or a bundle: then each of its plans, and how strata run would run it.
     Nothing is loaded: the manifest and the first bytes of the plan tell. What a description
     leaves out is not checked. Ends with 0 when it fits; 2 when plan or manifest is broken,
     changed or another's; 6 when GPU, version, system or driver are not those it is for; 3
     when TensorRT or a GPU is missing, or it is not known.
     """
+    from deploy.bundle.reader import is_bundle
     from deploy.described_host import described_host, this_host
     from deploy.preflight import preflight
 
-    found = preflight(engine, this_host() if host is None else described_host(host))
-    click.echo(_json(found) if as_json else _text(found))
+    machine = this_host() if host is None else described_host(host)
+    if is_bundle(engine):
+        from deploy.cli.preflight_bundle import print_bundle
+
+        print_bundle(engine, machine, as_json=as_json)
+        return
+    found = preflight(engine, machine)
+    click.echo(json.dumps(to_json(found), indent=2) if as_json else to_text(found))
     error = found.error()
     if error is not None:
         raise error
 
 
-def _json(found: Preflight) -> str:
-    facts = {
+def to_json(found: Preflight) -> dict[str, Any]:
+    """Return the findings as a JSON object."""
+    return {
         "schema": "strata.preflight/1",
         "engine": found.engine,
         "host": found.host,
@@ -57,10 +66,10 @@ def _json(found: Preflight) -> str:
         "not_checked": list(found.open),
         "findings": [asdict(finding) for finding in found.findings],
     }
-    return json.dumps(facts, indent=2, ensure_ascii=True)
 
 
-def _text(found: Preflight) -> str:
+def to_text(found: Preflight) -> str:
+    """Return the findings as a table of at most 100 columns."""
     lines = [f"{found.engine} on {found.host}"]
     for finding in found.findings:
         note = _wrapped(finding.note, "")
