@@ -108,7 +108,8 @@ def _number(plan: BundledPlan, gpus: tuple[HostGpu, ...]) -> int:
 def _builder(host: DescribedHost, gpu: HostGpu) -> str:
     """Return the flavour to build with for a GPU; empty when none is there."""
     flavours = host.flavours or {}
-    if "rtx" in flavours and gpu.capability not in NOT_FOR_RTX and host.architecture == "x86_64":
+    here = host.architecture in {"", "x86_64"} and gpu.capability not in NOT_FOR_RTX
+    if "rtx" in flavours and here:
         return "rtx"
     return "tensorrt" if "tensorrt" in flavours else ""
 

@@ -12,7 +12,7 @@ import click
 from core.errors import StrataError
 
 if TYPE_CHECKING:
-    from deploy.classifier import Classifier, Prediction
+    from deploy.classifier import Prediction
 
 __all__ = ["command"]
 
@@ -60,36 +60,38 @@ def command(
     with model:
         for note in (*model.notes, f"runs by {model.model.backend}"):
             click.echo(note, err=True)
-        _print(model, model.stream(named_frames(images), top=top), as_json=as_json)
+        _print(model.stream(named_frames(images), top=top), as_json=as_json)
 
 
-def _print(model: Classifier, answers: Iterable[Prediction], *, as_json: bool) -> None:
+def _print(answers: Iterable[Prediction], *, as_json: bool) -> None:
     """Print answers as they come; raise what was wrong once all are out."""
-    failed: list[StrataError] = []
-    count = 0
-    width = max(map(len, (*model.labels, "class 999")))
+    first: StrataError | None = None
+    count = failed = 0
     for answer in answers:
         count += 1
         if answer.error is not None:
-            failed = failed or [answer.error]
+            failed += 1
+            first = first or answer.error
             click.echo(f"error: {answer.error.problem}", err=True)
         if as_json:
             click.echo(_json(answer))
         elif answer.error is None:
-            click.echo(_text(answer, width))
-    if failed:
-        raise type(failed[0])(
-            f"not every one of {count} images has an answer; the first without: "
-            f"{failed[0].problem}",
-            hint=failed[0].hint,
+            click.echo(_text(answer))
+    if first is not None:
+        raise type(first)(
+            f"{failed} of {count} images have no answer; the first: {first.problem}",
+            hint=first.hint,
         )
 
 
-def _text(answer: Prediction, width: int) -> str:
-    from deploy.inspect.columns import fit, plain
+def _text(answer: Prediction) -> str:
+    """Return a table of the likeliest classes; one line where only one is asked for."""
+    from deploy.inspect.columns import plain
 
-    rows = [f"  {rank.score:7.2%}  {fit(plain(rank.label), min(width, 60))}" for rank in answer.top]
-    return "\n".join([plain(answer.image), *rows])
+    rows = [f"{rank.score:7.2%}  {plain(rank.label)}" for rank in answer.top]
+    if len(rows) == 1:
+        return f"{rows[0]}  {plain(answer.image)}"
+    return "\n".join([plain(answer.image), *(f"  {row}" for row in rows)])
 
 
 def _json(answer: Prediction) -> str:

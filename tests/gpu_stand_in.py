@@ -1,0 +1,153 @@
+# ruff: noqa: N802, N815 - the names are those of CUDA and TensorRT
+"""A GPU and a TensorRT that are none: libcuda and a runtime over ordinary memory.
+
+As on a GPU, nothing that was put on the stream happens before somebody waits for it; so code
+that reuses a buffer too early, or reads one too early, gets wrong numbers here, too.
+"""
+
+import ctypes
+from dataclasses import replace
+
+import numpy as np
+
+from deploy.cuda import Cuda
+from deploy.flavour import load_flavour
+from exporter.session import open_session
+
+
+class Libcuda:
+    """The functions of libcuda that Strata calls."""
+
+    def __init__(self, memory=1 << 30):
+        self.memory, self.taken, self.queue, self.calls = memory, {}, [], []
+
+    def __getattr__(self, name):
+        def plain(*arguments):
+            self.calls.append(name)
+            return 0
+
+        return plain
+
+    def _give(self, reference, count, kind):
+        if count.value > self.memory:
+            return 2
+        self.memory -= count.value
+        buffer = ctypes.create_string_buffer(count.value)
+        buffer.raw = b"\x7f" * count.value  # nobody has cleared it
+        address = ctypes.addressof(buffer)
+        self.taken[address] = (buffer, kind)
+        reference._obj.value = address
+        return 0
+
+    def cuMemAlloc_v2(self, reference, count):
+        return self._give(reference, count, "device")
+
+    def cuMemAllocHost_v2(self, reference, count):
+        return self._give(reference, count, "host")
+
+    def _back(self, address, kind):
+        buffer, was = self.taken.pop(address.value)
+        assert was == kind
+        self.memory += len(buffer)
+        return 0
+
+    def cuMemFree_v2(self, address):
+        return self._back(address, "device")
+
+    def cuMemFreeHost(self, address):
+        return self._back(address, "host")
+
+    def cuDevicePrimaryCtxRetain(self, reference, device):
+        self.calls.append(("device", device.value))
+        reference._obj.value = 1
+        return 0
+
+    def cuDeviceGet(self, reference, number):
+        reference._obj.value = number
+        return 0 if number < 2 else 101
+
+    def cuGetErrorString(self, code, reference):
+        reference._obj.value = {2: b"out of memory", 101: b"invalid device ordinal"}[code]
+        return 0
+
+    def cuMemcpyHtoDAsync_v2(self, to, source, count, stream):
+        self.queue.append(lambda: ctypes.memmove(to.value, source.value, count.value))
+        return 0
+
+    cuMemcpyDtoHAsync_v2 = cuMemcpyHtoDAsync_v2
+
+    def cuStreamSynchronize(self, stream):
+        while self.queue:
+            self.queue.pop(0)()
+        return 0
+
+
+class Context:
+    """An execution context that computes by ONNX Runtime."""
+
+    def __init__(self, cuda, graph):
+        self.cuda, self.run = cuda, open_session(graph, optimize=False)
+        self.batch, self.addresses, self.profile = None, {}, None
+
+    def set_optimization_profile_async(self, index, stream):
+        self.profile = index
+        return True
+
+    def set_input_shape(self, name, shape):
+        self.batch = shape
+        return True
+
+    def get_tensor_shape(self, name):
+        return self.batch if name == "input" else (self.batch[0], 10)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream):
+        shape = self.batch
+
+        def work():
+            place = (ctypes.c_float * int(np.prod(shape))).from_address(self.addresses["input"])
+            images = np.frombuffer(place, np.float32).reshape(shape)
+            logits = np.ascontiguousarray(self.run({"input": images.copy()})["logits"])
+            ctypes.memmove(self.addresses["logits"], logits.ctypes.data, logits.nbytes)
+
+        self.cuda.queue.append(work)
+        return True
+
+
+class Engine:
+    def __init__(self, cuda, graph):
+        self.cuda, self.graph = cuda, graph
+
+    def create_execution_context(self):
+        return Context(self.cuda, self.graph)
+
+
+class Module:
+    """The real bindings, with another runtime."""
+
+    def __init__(self, real, engine, seen):
+        self.real, self.engine, self.seen = real, engine, seen
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def Runtime(self, logger):
+        return self
+
+    def deserialize_cuda_engine(self, plan):
+        self.seen.append(bytes(plan))
+        return self.engine
+
+
+def stand_ins(graph, *, memory=1 << 30):
+    """A flavour that builds as TensorRT-RTX does and runs ``graph``; a libcuda; plans it saw."""
+    library, seen = Libcuda(memory), []
+    real = load_flavour("rtx")
+    flavour = replace(real, module=Module(real.module, Engine(library, graph), seen))
+    return flavour, library, seen
+
+
+def cuda_of(library):
+    return lambda device=0: Cuda(library, device)
