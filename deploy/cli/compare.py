@@ -115,7 +115,7 @@ def _compare(models: tuple[str, ...], request: ImageRequest, given: Mapping[str,
     if given["until_first"] and not given["own"]:
         raise InputError(
             "--until-first with --no-own",
-            hint="a layer is at fault by its own error: leave one out",
+            hint="a layer is at fault by its own error: drop one",
         )
     bounds = Bounds(excess_db=given["excess_db"], floor_db=given["floor_db"])
     options = CompareOptions(given["own"], given["until_first"], bounds)

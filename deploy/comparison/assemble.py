@@ -119,7 +119,7 @@ def codes_of(name: str, step: StepSums) -> Codes | None:
     if quantizer is None or rounding is None or not rounding.count:
         return None
     same, own = step.same[name], step.own_same.get(name)
-    factor, regret = rounding.best(shifted=bool(quantizer.shift))
+    factor, regret = rounding.best()
     return Codes(
         scale=quantizer.scale,
         shift=quantizer.shift,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,7 @@ __all__ = ["Chain"]
 
 _FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
 
-Stop = Callable[[Sequence[StepSums]], bool]
+Stop = Callable[[Sequence[Sequence[str]]], bool]  # given what a piece made, for each step
 
 
 class Chain:
@@ -48,10 +48,11 @@ class Chain:
 
     def __init__(self, sides: Sequence[Side], *, own: bool) -> None:
         self.sides = tuple(sides)
-        self.steps = tuple(
-            StepSums(c.quantizers, frozenset(_joined(r, c)), feeds=own) for r, c in pairwise(sides)
-        )
         self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in sides)
+        self.steps = tuple(
+            StepSums(c.quantizers, c.shifts, c.strided, _joined(r, c), made, feeds=own)
+            for (r, c), made in zip(pairwise(sides), self.made, strict=False)
+        )
         self.answers = Answers.of(len(sides))
         self.stopped = False
         self._walkers: list[Walker] = []
@@ -85,8 +86,8 @@ class Chain:
             walker.start(entry)
         entries = [dict(entry) for entry in feeds]
         for at in range(len(self._cuts)):
-            self._piece(at, entries, batch)
-            if stop is not None and stop(self.steps):
+            fresh = self._piece(at, entries, batch)
+            if stop is not None and stop(fresh):
                 self.stopped = True
                 return False
         if batch.first:
@@ -120,14 +121,13 @@ class Chain:
         for made, feed in zip(self.made, feeds, strict=True):
             tasks += _bounds(made, feed)
         for step, (r, c) in zip(self.steps, pairwise(feeds), strict=True):
-            tasks += step.free(
-                step.meet(r, c, lambda n, r=r, c=c: (r[n].dtype, c[n].dtype)), r, c, batch
-            )
+            tasks += step.free(step.meet(r, c, partial(_dtypes, r, c)), r, c, batch)
         self._work(tasks)
 
-    def _piece(self, at: int, entries: list[Tensors], batch: Batch) -> None:
-        """Run one piece of every model, each candidate against its predecessor."""
+    def _piece(self, at: int, entries: list[Tensors], batch: Batch) -> list[list[str]]:
+        """Run one piece of every model; return for each step what both sides made."""
         end = self._cuts[at]
+        fresh: list[list[str]] = []
         first: Tensors = {}
         r: Tensors = {}
         for k, walker in enumerate(self._walkers):
@@ -136,6 +136,7 @@ class Chain:
             self._work(_bounds(self.made[k], c))
             if k:
                 self._step(k, at, (entries[k - 1], r, c), batch)
+                fresh.append([name for name in r if name in self.steps[k - 1].seen])
                 # The reference of the next step; what this one began with is not needed again.
                 entries[k - 1] = {end: r[end]} if end else {}
             if k > 1:
@@ -144,6 +145,7 @@ class Chain:
                 first = c
             r = c
         entries[-1] = {end: r[end]} if end else {}
+        return fresh
 
     def _step(self, k: int, at: int, made: tuple[Tensors, Tensors, Tensors], batch: Batch) -> None:
         """Fold what a candidate made freely, and what it makes of the reference's tensors."""
@@ -174,6 +176,10 @@ class Chain:
             pass
 
 
+def _dtypes(r: Tensors, c: Tensors, name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    return r[name].dtype, c[name].dtype
+
+
 def _bounds(sums: dict[str, SideSums], made: Tensors) -> list[Task]:
     """Return the tasks that fold the bounds of what a model made, one for each tensor."""
 
@@ -192,7 +198,7 @@ def _common_cuts(sides: Sequence[Side]) -> tuple[str, ...]:
     return cuts
 
 
-def _joined(reference: Side, candidate: Side) -> set[str]:
+def _joined(reference: Side, candidate: Side) -> frozenset[str]:
     """Return the names that both models give a tensor, the image's included.
 
     What a Q or DQ node makes is not among them: the tensor T is compared before its Q, as
@@ -204,4 +210,4 @@ def _joined(reference: Side, candidate: Side) -> set[str]:
             f"{reference.where} and {candidate.where} have no tensor name in common",
             hint="compare two forms of one network; Strata's own stages keep the names of tensors",
         )
-    return set(joined) | {reference.image.name}
+    return frozenset(joined) | {reference.image.name}

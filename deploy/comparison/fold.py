@@ -179,29 +179,35 @@ class Rounding:
         tally: (CODES,): how many values have which magnitude, in codes.
         count: Values.
         saturated: Those beyond the ends.
+        one_sided: Whether a constant was taken off a tensor that has no negative values, so
+            that it fills the codes from the lowest on.
     """
 
     sums: Array = field(default_factory=lambda: np.zeros((0, 2)))
     tally: Array = field(default_factory=lambda: np.zeros(CODES, np.int64))
     count: int = 0
     saturated: int = 0
+    one_sided: bool = False
 
     def add(self, reference: Array, quantizer: Quantizer) -> None:
         """Fold one batch."""
         values = as_channels(reference)
         if not len(self.sums):
             self.sums = np.zeros((values.shape[1], 2))
-        q = (quantizer.scale, quantizer.back, quantizer.shift, quantizer.low, quantizer.high)
+            self.one_sided = quantizer.shift > 0 and bool(values.min(initial=0.0) >= 0)
+        start = quantizer.shift / quantizer.scale if self.one_sided else 0.0
+        ends = (quantizer.low, quantizer.high)
+        q = (quantizer.scale, quantizer.back, quantizer.shift, *ends, start)
         self.saturated += round_values(values, q, self.sums, self.tally)
         self.count += values.size
 
-    def best(self, *, shifted: bool) -> tuple[float, float]:
+    def best(self) -> tuple[float, float]:
         """Return the factor on the scale that leaves least noise, and the dB it would gain.
 
         The noise of a scale f times as large follows from the tally: (f·scale)²/12 of a
         value within, the distance to the end of one beyond.
         """
-        limit = QMAX - QMIN if shifted else QMAX
+        limit = QMAX - QMIN if self.one_sided else QMAX
         u = np.arange(CODES) + 0.5
         factors = 2.0 ** (np.arange(-16, 17) / 8.0)
         clipped = np.maximum(u[None, :] - limit * factors[:, None], 0.0)
@@ -216,10 +222,7 @@ class Rounding:
 def histogram(reference: Array, candidate: Array) -> Histogram | None:
     """Count both sides' values in equal bins between the extremes of both; None for no range."""
     sides = [as_channels(reference), as_channels(candidate)]
-    with np.errstate(invalid="ignore"):
-        finite = [
-            side[np.isfinite(side)] if not np.isfinite(side.sum()) else side for side in sides
-        ]
+    finite = [side if np.isfinite(side).all() else side[np.isfinite(side)] for side in sides]
     if not all(side.size for side in finite):
         return None
     low, high = min(float(s.min()) for s in finite), max(float(s.max()) for s in finite)

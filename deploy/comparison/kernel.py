@@ -31,8 +31,9 @@ _ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 def _jit(*, any_order: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile when first called, or take the code from numba's cache on disk."""
-    flags = {"fastmath": _ANY_ORDER} if any_order else {}
-    options = {"nogil": True, "error_model": "numpy", **flags}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    if any_order:
+        options["fastmath"] = _ANY_ORDER
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
@@ -53,7 +54,7 @@ def sum_pair(reference: Array, candidate: Array, sums: Array) -> tuple[float, in
         sums: (c, PAIR_SUMS) float64, added to in place. A NaN or Inf makes its channel's NaN.
 
     Returns:
-        Largest \\|c − r\\| and its flat index; 0 and −1 when there is none.
+        Largest difference and its flat index; 0 and −1 when there is none.
     """
     largest, at = _sum_pair(reference, candidate, sums)
     return float(largest), int(at)
@@ -122,7 +123,7 @@ def _code(value: Any, scale: Any, shift: Any, low: Any, high: Any) -> Any:
 
 @_jit(any_order=False)
 def _same_codes(r: Any, c: Any, scale: Any, shift: Any, low: Any, high: Any) -> Any:
-    equal = 0
+    equal: Any = 0
     largest = np.int32(0)
     for start in range(0, r.size, _BLOCK):
         x, y = r[start : start + _BLOCK], c[start : start + _BLOCK]
@@ -138,23 +139,24 @@ def _same_codes(r: Any, c: Any, scale: Any, shift: Any, low: Any, high: Any) -> 
 
 
 def round_values(
-    values: Array, quantizer: tuple[float, float, float, int, int], sums: Array, tally: Array
+    values: Array,
+    quantizer: tuple[float, float, float, int, int, float],
+    sums: Array,
+    tally: Array,
 ) -> int:
     """Quantize and dequantize, and sum what that does to the values.
 
     Args:
         values: (n, c, l), the reference's.
-        quantizer: Scale of Q, scale of DQ, shift, smallest and largest code.
+        quantizer: Scale of Q, scale of DQ, shift, smallest and largest code, and from which
+            code on magnitudes count.
         sums: (c, 2) float64: Σδ and Σδ² are added, δ being what the rounding adds.
         tally: (CODES,) int64: magnitudes of every fifth value, in codes; zeros are left out.
 
     Returns:
         How many values lie beyond the largest or smallest code.
     """
-    q, dq, shift, low, high = quantizer
-    # A shifted tensor fills the codes from the lowest on; its magnitude counts from there.
-    base = -low if shift else 0
-    numbers = tuple(np.float32(number) for number in (q, dq, shift, low, high, base))
+    numbers = tuple(np.float32(number) for number in quantizer)
     return int(_round_values(values, numbers, sums, tally))
 
 

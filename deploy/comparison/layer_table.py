@@ -77,15 +77,9 @@ def _stages(report: Report, *, own: bool) -> Iterator[str]:
         else:
             inherited, _ = _lowest(rows, -1, own=False)
             db, at = _lowest(rows, -1, own=own)
-            text = db_text(db) if own else ""
-            cells_ = (
-                stage,
-                db_text(inherited),
-                text,
-                bar(db, _BAR),
-                f"{at} ({kind})" if at else "",
-            )
-            yield columns(cells_, widths, 0)
+            where = f"{at} ({kind})" if at else ""
+            numbers = db_text(inherited).rjust(7), (db_text(db) if own else "").rjust(7)
+            yield columns((stage, *numbers, bar(db, _BAR), where), widths, 0)
 
 
 def _lowest(rows: Sequence[Row], step: int, *, own: bool) -> tuple[float | None, str]:

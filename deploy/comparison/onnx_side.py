@@ -11,6 +11,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from core.artifacts import sha256_file
 from core.errors import InputError
+from deploy.comparison.layer_facts import strides_of
 from deploy.comparison.pieces import Pieces
 from deploy.comparison.quantizers import quantizers_of
 from deploy.comparison.report import Subject
@@ -53,6 +54,8 @@ def onnx_side(path: Path) -> Side:
         outputs={value.name: _info(value).shape for value in model.graph.output},
         wiring=wiring,
         quantizers=quantizers_of(model, shifts),
+        shifts=shifts,
+        strided=strides_of(model),
         open=open_pieces,
         graph=graph,
         sizes=sizes,

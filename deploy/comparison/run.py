@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from core.progress import Progress, silent
 from deploy.comparison.assemble import keep_histograms, rows_of
 from deploy.comparison.chain import Chain
+from deploy.comparison.judge import Judge
 from deploy.comparison.report import Report
 from deploy.comparison.sides import check_pair
 from deploy.comparison.subjects import open_side
-from deploy.comparison.verdict import Bounds, Verdict
+from deploy.comparison.verdict import Bounds
 from deploy.images import ImageRequest, Images, open_images
 
 __all__ = ["CompareOptions", "compare_models"]
@@ -65,7 +67,7 @@ def compare_models(
     """
     options = options or CompareOptions()
     sides = [open_side(text) for text in models]
-    for reference, candidate in zip(sides, sides[1:], strict=False):
+    for reference, candidate in pairwise(sides):
         check_pair(reference, candidate)
     images = open_images(request, {side.where: side.card.preprocess for side in sides})
     with closing(Chain(sides, own=options.own)) as chain:
@@ -75,19 +77,44 @@ def compare_models(
 
 def _run(chain: Chain, images: Images, options: CompareOptions, progress: Progress) -> None:
     """Run all models over all images."""
-    del options
+    stop = _Stop(chain, options.bounds) if options.until_first and options.own else None
     done = 0
     for indices, batch in images.batches():
-        if not chain.run(indices, batch):
+        if not chain.run(indices, batch, stop):
             break
         done += len(batch)
         progress(done, len(images))
 
 
+class _Stop:
+    """Tells whether a step has met a layer at fault; looks at each piece once a batch."""
+
+    def __init__(self, chain: Chain, bounds: Bounds) -> None:
+        self._chain, self._bounds = chain, bounds
+        self._judges: list[Judge] = []
+
+    def __call__(self, fresh: Sequence[Sequence[str]]) -> bool:
+        """Judge the tensors that the last piece made, a list for each step."""
+        if not self._judges:
+            self._judges = _judges(self._chain, self._bounds)
+        found = [j.judge(0, names).verdict for j, names in zip(self._judges, fresh, strict=True)]
+        return any(verdict.first is not None for verdict in found)
+
+
+def _judges(chain: Chain, bounds: Bounds) -> list[Judge]:
+    sides = pairwise(chain.sides)
+    return [Judge(pair, step, bounds) for pair, step in zip(sides, chain.steps, strict=True)]
+
+
 def _report(chain: Chain, images: Images, options: CompareOptions) -> Report:
     """Conclude from the sums."""
-    rows = rows_of(chain, [{} for _ in chain.steps], [{} for _ in chain.sides])
-    verdicts = tuple(Verdict() for _ in chain.steps)
+    judged = [
+        Judge(pair, step, options.bounds).judge(len(chain.answers.images))
+        for pair, step in zip(pairwise(chain.sides), chain.steps, strict=True)
+    ]
+    precisions = [judged[0].precisions[0], *(j.precisions[1] for j in judged)]
+    rows = rows_of(chain, [j.explained for j in judged], precisions)
+    verdicts = tuple(j.verdict for j in judged)
     labels = images.source.labels
     cards = [side.card.labels for side in chain.sides]
     return Report(

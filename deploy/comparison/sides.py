@@ -54,6 +54,8 @@ class Side:
         outputs: Declared shape of each output, by name.
         wiring: What depends on what in it.
         quantizers: Of its activations, by tensor.
+        shifts: Tensor → constant c, for each that it holds less c (full-range INT8).
+        strided: Tensors of which a layer reads only every so many elements, and how many.
         open: Opens it: takes the cuts, and the tensors to return.
         graph: Reads its graph again, for facts of its layers; None when it has none.
         sizes: Tensor → bytes, for inputs of given shapes.
@@ -66,6 +68,8 @@ class Side:
     outputs: dict[str, Shape]
     wiring: Wiring
     quantizers: Mapping[str, Quantizer]
+    shifts: Mapping[str, float]
+    strided: Mapping[str, tuple[int, ...]]
     open: Callable[[Sequence[str], Collection[str]], Walker]
     graph: Callable[[], onnx.ModelProto] | None
     sizes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int]]

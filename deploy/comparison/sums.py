@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.fold import PairSums, Rounding, Same, histogram
+from deploy.comparison.fold import PairSums, Rounding, Same, SideSums, histogram
 from deploy.comparison.measures import Histogram, Status
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.rows import Seen
 from exporter.session import Tensors
 
-__all__ = ["Batch", "StepSums"]
+__all__ = ["Batch", "StepSums", "read_of"]
 
 Indices = npt.NDArray[np.int64]
 Task = Callable[[], None]
+
+
+def read_of(name: str) -> str:
+    """Name the elements of a strided tensor that are read; no tensor can be called so."""
+    return f"{name}\0read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +41,27 @@ class StepSums:
 
     Attributes:
         quantizers: Of the candidate's activations.
+        shifts: What the candidate takes off some tensors (full-range INT8).
+        strided: Tensors of which a layer of the candidate reads every so many elements only.
         joined: The tensors that both sides have.
+        made: Bounds of what the reference makes.
         seen: What became of each that both made.
         inherited: Differences of free runs.
         own: Differences of the candidate's layers, fed the reference's tensors.
         total: Differences from the first model of the chain.
         same: Codes of free runs.
         own_same: Codes of fed runs.
-        rounding: What the candidate's quantizers make of the reference's tensors.
+        rounding: What the candidate's quantizers make of the reference's tensors; of a strided
+            tensor T also of what is read of it, as :func:`read_of` calls it.
         histograms: Of the first batch.
         feeds: Whether the candidate can still be fed: no cut so far had two shapes.
     """
 
     quantizers: Mapping[str, Quantizer]
+    shifts: Mapping[str, float]
+    strided: Mapping[str, tuple[int, ...]]
     joined: frozenset[str]
+    made: Mapping[str, SideSums]
     seen: dict[str, Seen] = field(default_factory=dict)
     inherited: dict[str, PairSums] = field(default_factory=dict)
     own: dict[str, PairSums] = field(default_factory=dict)
@@ -81,11 +93,22 @@ class StepSums:
             same = self.same.setdefault(name, Same())
             rounding = self.rounding.setdefault(name, Rounding())
 
+        strides = self.strided.get(name) if r.ndim > 2 else None
+        part = read_of(name)
+        if strides:
+            part_sums = self.inherited.setdefault(part, PairSums())
+            part_rounding = self.rounding.setdefault(part, Rounding())
+
         def work() -> None:
             sums.add(r, c, batch.images)
             if quantizer is not None:
                 same.add(r, c, quantizer)
                 rounding.add(r, quantizer)
+            if strides:
+                where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
+                part_sums.add(r[where], c[where], batch.images)
+                if quantizer is not None:
+                    part_rounding.add(r[where], quantizer)
             if batch.first:
                 self.histograms[name] = histogram(r, c)
 
@@ -120,6 +143,11 @@ class StepSums:
     ) -> Task:
         sums = self.total.setdefault(name, PairSums())
         return lambda: sums.add(r, c, batch.images)
+
+    def reach(self, name: str) -> float:
+        """Return the largest magnitude that the reference's tensor has; 0 when not known."""
+        sums = self.made.get(name)
+        return max(map(abs, sums.bounds())) if sums is not None and len(sums.low) else 0.0
 
     def rounding_db(self, name: str) -> float:
         """Return the SQNR that the candidate's quantizer leaves of the reference's tensor."""

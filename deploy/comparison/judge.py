@@ -1,0 +1,228 @@
+"""From the sums of a step to its verdict: which layers offend, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.comparison.explain import Reference, expected_noise, explain
+from deploy.comparison.layer_facts import LayerFacts, LayerReader
+from deploy.comparison.measures import Explained, Status
+from deploy.comparison.parameters import ParameterFault, parameter_fault
+from deploy.comparison.ranges import Ranges
+from deploy.comparison.sides import Side
+from deploy.comparison.structure import StructureFault, structure_faults
+from deploy.comparison.sums import StepSums
+from deploy.comparison.verdict import Blame, Bounds, Reason, Verdict
+from deploy.comparison.wording import next_step
+
+__all__ = ["Judge", "Judgement"]
+
+Array = npt.NDArray[Any]
+
+_HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is concluded of a step.
+
+    Attributes:
+        verdict: The layers at fault.
+        explained: Tensor → its own error against its expectation.
+        precisions: Tensor → what the layer computes in, of the reference and the candidate.
+    """
+
+    verdict: Verdict
+    explained: Mapping[str, Explained] = field(default_factory=dict)
+    precisions: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
+
+
+class Judge:
+    """Judges one step; reads both graphs once, and their weights a layer at a time.
+
+    Args:
+        sides: The reference and the candidate.
+        step: Their sums.
+        bounds: What is asked of the layers.
+    """
+
+    def __init__(self, sides: tuple[Side, Side], step: StepSums, bounds: Bounds) -> None:
+        self._sides, self._step, self._bounds = sides, step, bounds
+        graphs = [side.graph() if side.graph else None for side in sides]
+        self._readers: list[LayerReader | None] = []
+        for at, graph in enumerate(graphs):
+            types = partial(_type, step, at)
+            self._readers.append(None if graph is None else LayerReader(graph, step.joined, types))
+        same = sides[0].subject.sha256 == sides[1].subject.sha256
+        self._structure: Mapping[str, StructureFault] = (
+            structure_faults(graphs[1], step.joined) if graphs[1] and not same else {}
+        )
+
+    def judge(self, images: int, names: Iterable[str] | None = None) -> Judgement:
+        """Judge what the step has summed up so far.
+
+        Args:
+            images: How many images that is of.
+            names: Tensors to judge, in graph order; None for all.
+        """
+        explained: dict[str, Explained] = {}
+        precisions: tuple[dict[str, str], dict[str, str]] = {}, {}
+        ranges = Ranges.of(self._step, images if names is None else 0)
+        blame: list[Blame] = []
+        for name in list(self._step.seen) if names is None else names:
+            sides = (self._facts(0, name), self._facts(1, name))
+            for known, facts in zip(precisions, sides, strict=True):
+                if facts is not None:
+                    known[name] = facts.precision
+            facts = sides[1]
+            if facts is not None:
+                found = explain(facts, self._step, self._reference(name))
+                if found is not None:
+                    explained[name] = found
+            first = next(self._faults(name, facts, explained.get(name), ranges), None)
+            if first is not None:
+                blame.append(first)
+        ranked = sorted(blame, key=lambda b: -b.excess_db)
+        below = self._first_below()
+        return Judgement(
+            Verdict(blame[0].tensor if blame else None, tuple(ranked), below),
+            explained,
+            precisions,
+        )
+
+    def _facts(self, side: int, name: str) -> LayerFacts | None:
+        reader = self._readers[side]
+        return reader.layer(name) if reader else None
+
+    def _reference(self, name: str) -> Reference:
+        return Reference(self._sides[0].quantizers, self._facts(0, name))
+
+    def _first_below(self) -> str | None:
+        floor = self._bounds.floor_db
+        if floor is None:
+            return None
+        return next(
+            (n for n, sums in self._step.inherited.items()
+             if n in self._step.seen and not sums.errors().sqnr_db >= floor),
+            None,
+        )  # fmt: skip
+
+    def _faults(
+        self, name: str, facts: LayerFacts | None, explained: Explained | None, ranges: Ranges
+    ) -> Iterator[Blame]:
+        """Yield what is wrong with a tensor, the surest reason first."""
+        node = facts.node if facts else name
+
+        def blame(reason: Reason, excess_db: float, text: str, way_out: str = "") -> Blame:
+            return Blame(name, node, reason, excess_db, text, way_out or next_step(reason, node))
+
+        if self._step.seen[name].status is Status.SHAPE_DIFFERS:
+            if self._inputs_agree(facts):
+                theirs, ours = self._step.seen[name].shapes
+                text = f"it is {_shape(ours)}, the reference's {_shape(theirs)}"
+                yield blame(Reason.SHAPE, math.inf, text)
+            return
+        if self._step.seen[name].status is not Status.COMPARED:
+            return
+        lost = self._not_finite(name, facts)
+        if lost:
+            yield blame(*lost)
+        wrong = self._parameters(name, facts)
+        if wrong:
+            excess = explained.excess_db if explained and explained.excess_db is not None else 0.0
+            yield blame(wrong.reason, max(wrong.excess_db, excess), wrong.text)
+        structure = self._structure.get(name)
+        if structure:
+            excess = ranges.noise_db(name) if structure.reason is Reason.SCALES else 0.0
+            yield blame(structure.reason, excess, structure.text, structure.next_step)
+        wide = ranges.fault(name)
+        if wide:
+            yield blame(*wide)
+        yield from (blame(*fault) for fault in self._excess(name, facts, explained))
+
+    def _inputs_agree(self, facts: LayerFacts | None) -> bool:
+        sources = facts.sources if facts else ()
+        seen = [self._step.seen.get(source.tensor) for source in sources]
+        return all(s is None or s.status is not Status.SHAPE_DIFFERS for s in seen)
+
+    def _not_finite(self, name: str, facts: LayerFacts | None) -> tuple[Reason, float, str] | None:
+        """Tell of NaN and infinities that a layer makes of finite numbers."""
+        own = self._step.own.get(name)
+        if own is None or not own.nonfinite:
+            return None
+        half = self._step.seen[name].dtypes[1] == "float16"
+        for source in facts.sources if facts else ():
+            fed = self._step.inherited.get(source.tensor)
+            if fed is None:
+                continue
+            largest = math.sqrt(float(np.max(fed.sums[:, 1], initial=0.0)))
+            if not math.isfinite(largest) or (half and self._step.reach(source.tensor) > _HALF_MAX):
+                return None  # what it was fed is not finite, in this type
+        count = f"{own.nonfinite} values are NaN or infinite"
+        if half and self._step.reach(name) > _HALF_MAX:
+            return Reason.OVERFLOW, math.inf, f"{count}: the reference's reach beyond 65504"
+        return (Reason.OVERFLOW if half else Reason.NOT_FINITE), math.inf, count
+
+    def _parameters(self, name: str, facts: LayerFacts | None) -> ParameterFault | None:
+        theirs = self._facts(0, name)
+        if facts is None or theirs is None or name not in self._step.seen:
+            return None
+        touched = [name, *(source.tensor for source in facts.sources)]
+        shifts = (self._sides[0].shifts, self._sides[1].shifts)
+        own = self._step.own.get(name)
+        noise: Array | None = None
+        if own is not None and own.elements and not own.nonfinite:
+            noise = expected_noise(facts, self._step, self._reference(name))
+        return parameter_fault(
+            theirs,
+            facts,
+            shifted=any(tensor in shift for tensor in touched for shift in shifts),
+            drift=own.drift if own is not None and not own.nonfinite else None,
+            noise=noise,
+        )
+
+    def _excess(
+        self, name: str, facts: LayerFacts | None, explained: Explained | None
+    ) -> Sequence[tuple[Reason, float, str]]:
+        """Tell of an own error larger than rounding explains."""
+        own = self._step.own.get(name)
+        if own is None or own.nonfinite or not own.elements:
+            return ()
+        precision = facts.precision if facts else _by_type(self._step.seen[name].dtypes[1])
+        decibels = own.errors().sqnr_db
+        if explained is None or explained.excess_db is None:
+            floor = self._bounds.own_db.get(precision, -math.inf)
+            if decibels >= floor:
+                return ()
+            text = f"own error {decibels:.1f} dB, where {precision} is asked for {floor:g}"
+            return ((Reason.ERROR, floor - decibels, text),)
+        if explained.excess_db <= self._bounds.excess_db.get(precision, math.inf):
+            return ()
+        expected = explained.expected_db or 0.0
+        text = f"own error {decibels:.1f} dB, where its rounding explains {expected:.1f}"
+        if explained.channel is not None:
+            text = f"channel {explained.channel}: {explained.excess_db:.0f} dB more than explained"
+            return ((Reason.CHANNEL, explained.excess_db, text),)
+        moved = float(np.sum(own.drift**2)) * own.elements / max(float(own.noise.sum()), 1e-300)
+        reason = Reason.BIAS if moved > 0.8 else Reason.ERROR
+        return ((reason, explained.excess_db, text),)
+
+
+def _type(step: StepSums, side: int, name: str) -> str:
+    seen = step.seen.get(name)
+    return seen.dtypes[side] if seen else "float32"
+
+
+def _by_type(dtype: str) -> str:
+    return {"float16": "FP16", "float32": "FP32"}.get(dtype, dtype)
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return "×".join(map(str, shape)) or "a scalar"
