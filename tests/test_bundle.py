@@ -32,7 +32,7 @@ PARTS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundle") / "net.strata.zip"
-    write_bundle(path, "net", PARTS)
+    write_bundle(path, PARTS)
     return path
 
 
@@ -50,7 +50,7 @@ def forged(path, index_text, files):
 
 def index_of(files):
     digest = "0" * 64
-    return Index("net", tuple(File(n, len(d), zlib.crc32(d), digest) for n, d in files)).to_text()
+    return Index(tuple(File(n, len(d), zlib.crc32(d), digest) for n, d in files)).to_text()
 
 
 def test_the_same_files_give_the_same_bytes(whole, tmp_path):
@@ -59,7 +59,7 @@ def test_the_same_files_give_the_same_bytes(whole, tmp_path):
     os.utime(file, (1, 1))
     file.chmod(0o600)
     again = tmp_path / "again.zip"
-    write_bundle(again, "net", dict(reversed(PARTS.items())) | {"model.onnx": file})
+    write_bundle(again, dict(reversed(PARTS.items())) | {"model.onnx": file})
     assert again.read_bytes() == whole.read_bytes()
 
 
@@ -79,7 +79,6 @@ def test_what_was_written_is_read(whole):
     assert is_bundle(whole)
     assert verify(whole).error() is not None  # its labels are no network's: see test_bundle_cli
     with open_bundle(whole) as bundle:
-        assert bundle.index.name == "net"
         assert {name: bundle.read(name) for name in bundle.files} == PARTS
         refused(lambda: bundle.read("none"), "holds no none")
 
@@ -157,7 +156,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE, ids=repr)
 def test_a_hostile_name_is_refused(name, tmp_path):
     refused(lambda: checked_name(name, "b"), "no name for a file")
-    refused(lambda: write_bundle(tmp_path / "b.zip", "net", {name: b""}), "no name for a file")
+    refused(lambda: write_bundle(tmp_path / "b.zip", {name: b""}), "no name for a file")
     assert not list(tmp_path.iterdir())
     text = index_of([("model.onnx", b"1")])
     escaped = name.encode("unicode_escape").decode().replace("\\x", "\\u00").replace('"', '\\"')
@@ -239,9 +238,8 @@ INDEXES = {
     "empty": "",
     "not JSON": "{",
     "a list": "[]\n",
-    "no files": '{"schema": "strata.bundle/1", "name": "net"}',
+    "no files": '{"schema": "strata.bundle/1"}',
     "a newer schema": TEXT.replace("bundle/1", "bundle/2"),
-    "a name out": TEXT.replace('"net"', '"../net"'),
     "a digest cut short": TEXT.replace("0" * 64, "0" * 63),
     "another crc": TEXT.replace('"crc32": "', '"crc32": "x'),
     "a negative length": TEXT.replace('"bytes": 1', '"bytes": -1'),
@@ -279,7 +277,7 @@ def test_an_index_larger_than_any_is_not_read(tmp_path):
 
 def test_too_many_files_are_refused(tmp_path):
     files = [(f"f{at:04}", b"") for at in range(1001)]
-    refused(lambda: write_bundle(tmp_path / "b.zip", "net", dict(files)), "1001 files")
+    refused(lambda: write_bundle(tmp_path / "b.zip", dict(files)), "1001 files")
     refused(lambda: parse_index(index_of(files).encode(), tmp_path / "b.zip"), "1001 files")
 
 
@@ -316,7 +314,7 @@ def test_a_file_that_changes_while_it_is_bundled_is_noticed(tmp_path):
 
     out = tmp_path / "b.zip"
     refused(
-        lambda: write_bundle(out, "net", {"model.onnx": file}, progress=change),
+        lambda: write_bundle(out, {"model.onnx": file}, progress=change),
         file,
         "changed while",
     )
@@ -326,6 +324,6 @@ def test_a_file_that_changes_while_it_is_bundled_is_noticed(tmp_path):
 def test_what_cannot_be_read_is_no_traceback(tmp_path):
     refused(lambda: open_bundle(tmp_path / "none.zip"), "cannot be read")
     refused(lambda: open_bundle(tmp_path), "cannot be read")
-    refused(lambda: write_bundle(tmp_path / "b.zip", "net", {"a": tmp_path / "none"}), "none")
+    refused(lambda: write_bundle(tmp_path / "b.zip", {"a": tmp_path / "none"}), "none")
     assert not is_bundle(tmp_path / "none.zip")
     assert not is_bundle(tmp_path)

@@ -25,10 +25,9 @@ INDEX = "index.json"
 MOST_BYTES = 1 << 20  # of the index itself
 _MOST_FILES = 1000
 _MOST_CHARACTERS = 200
-# Of a file's name and of a bundle's: no "..", no root, no drive, no control characters.
+# No "..", no root, no drive, no control characters.
 _PART = r"[A-Za-z0-9_+](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
-_TITLE = re.compile(_PART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,8 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What is in a bundle.
+    """What is in a bundle: all files but the index, in the order of their names."""
 
-    Attributes:
-        name: What to call it, ``"resnet50"``.
-        files: All files but the index, in the order of their names.
-    """
-
-    name: str
     files: tuple[File, ...]
 
     def to_text(self) -> str:
@@ -64,7 +57,7 @@ class Index:
             {"name": f.name, "bytes": f.bytes, "crc32": f"{f.crc32:08x}", "sha256": f.sha256}
             for f in self.files
         ]
-        return json.dumps({"schema": SCHEMA, "name": self.name, "files": files}, indent=2) + "\n"
+        return json.dumps({"schema": SCHEMA, "files": files}, indent=2) + "\n"
 
 
 def checked_name(name: str, where: str) -> str:
@@ -101,7 +94,7 @@ def parse_index(data: bytes, path: Path) -> Index:
             f"{path}: {INDEX} is of schema {schema!r}, not {SCHEMA!r}",
             hint="use the Strata that wrote it, or make the bundle again with strata bundle",
         )
-    index = Index(fields.text("name"), tuple(_file(item, path) for item in fields.items("files")))
+    index = Index(tuple(_file(item, path) for item in fields.items("files")))
     _check(index, data, path)
     return index
 
@@ -129,8 +122,6 @@ def _file(item: Fields, path: Path) -> File:
 
 def _check(index: Index, data: bytes, path: Path) -> None:
     """Refuse what no writer of ours writes."""
-    if len(index.name) > _MOST_CHARACTERS or not _TITLE.fullmatch(index.name):
-        raise _broken(path, f"{index.name[:80]!r} is no name for a bundle")
     if len(index.files) > _MOST_FILES:
         raise _broken(path, f"{len(index.files)} files; a bundle has at most {_MOST_FILES}")
     names = [file.name for file in index.files]

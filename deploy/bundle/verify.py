@@ -22,15 +22,13 @@ class Verification:
 
     Attributes:
         bundle: The file.
-        name: What the bundle calls itself; empty when its index cannot be read.
-        sha256: The bundle's identity, the digest of its index; empty likewise.
+        sha256: The bundle's identity, the digest of its index; empty when it cannot be read.
         files: What the index names.
         contents: What the bundle says of its network; None when anything is wrong.
         problems: What is wrong; none for a bundle that is whole.
     """
 
     bundle: Path
-    name: str
     sha256: str
     files: tuple[File, ...]
     contents: Contents | None
@@ -65,7 +63,7 @@ def verify(path: Path, *, progress: Progress = silent) -> Verification:
             index = read_index(stream, path)
         except InputError as err:
             what = err.problem.removeprefix(f"{path}: ").removeprefix(f"{INDEX}: ")
-            return Verification(path, "", "", (), None, (Problem(INDEX, what),))
+            return Verification(path, "", (), None, (Problem(INDEX, what),))
         problems = list(frame_problems(stream, index, path))
         bundle = Bundle(path, stream, index)
         for done, file in enumerate(index.files):
@@ -75,7 +73,7 @@ def verify(path: Path, *, progress: Progress = silent) -> Verification:
         contents = None
         if not problems:
             contents = _contents(bundle, problems)
-        return Verification(path, index.name, bundle.sha256, index.files, contents, tuple(problems))
+        return Verification(path, bundle.sha256, index.files, contents, tuple(problems))
 
 
 def _problem(bundle: Bundle, name: str) -> list[Problem]:

@@ -20,14 +20,11 @@ Part = Path | bytes  # a file's bytes, or where they lie
 _CHUNK_BYTES = 1 << 20
 
 
-def write_bundle(
-    output: Path, name: str, parts: Mapping[str, Part], *, progress: Progress = silent
-) -> Index:
+def write_bundle(output: Path, parts: Mapping[str, Part], *, progress: Progress = silent) -> Index:
     """Write a bundle, whole or not at all.
 
     Args:
         output: The file.
-        name: What to call the bundle, ``"resnet50"``.
         parts: Name in the bundle → its bytes; the order does not matter.
         progress: Told the files written.
 
@@ -37,7 +34,7 @@ def write_bundle(
         OutputError: It cannot be written.
     """
     named = sorted((checked_name(file, str(output)), part) for file, part in parts.items())
-    index = Index(name, tuple(_file(file, part) for file, part in named))
+    index = Index(tuple(_file(file, part) for file, part in named))
     text = index.to_text().encode()
     parse_index(text, output)  # what is written can be read
     entries = [Entry(INDEX, len(text), zlib.crc32(text)), *(file.entry for file in index.files)]

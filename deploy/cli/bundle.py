@@ -62,19 +62,11 @@ def command(
     if sign is not None:
         signature.signature_path(path, sign)  # a key that cannot be read, before all the work
     with progress_bar("bundle") as bar:
-        index = write_bundle(path, _title(path), collected.parts, progress=bar)
+        index = write_bundle(path, collected.parts, progress=bar)
     signed = signature.sign(path, sign) if sign is not None else None
     for note in _notes(collected):
         click.echo(f"note: {note}", err=True)
     click.echo(_json(path, index, signed) if as_json else _text(path, index, collected, signed))
-
-
-def _title(path: Path) -> str:
-    """Return what to call the bundle: its file's name, as far as a bundle may have it."""
-    name = path.name.removesuffix(".zip").removesuffix(".strata")
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in name).strip(
-        ".-"
-    )
 
 
 def _notes(collected: Collected) -> list[str]:

@@ -39,7 +39,7 @@ def _text(bundle: Bundle, contents: Contents) -> str:
         ("identity", bundle.sha256),
     ]
     size = size_text(bundle.path.stat().st_size)
-    head = f"{bundle.path}  {bundle.index.name}, {size}"
+    head = f"{bundle.path}  {size}"
     manifests = [plan.manifest for plan in contents.plans]
     return bundle_text(head, manifests, bundle.index.files, rest)
 
@@ -55,7 +55,6 @@ def _json(bundle: Bundle, contents: Contents) -> dict[str, Any]:
     return {
         "schema": "strata.bundle_inspection/1",
         "bundle": str(bundle.path),
-        "name": bundle.index.name,
         "identity": bundle.sha256,
         "preprocess": asdict(contents.preprocess) if contents.preprocess else None,
         "labels": list(contents.labels),

@@ -61,7 +61,7 @@ def _text(found: Verification, signer: str | None, output: Path | None) -> str:
     rest.append(("signed", f"by {signer}" if signer else "not checked: no --key was given"))
     if output is not None:
         rest.append(("unpacked", str(output)))
-    head = f"{found.bundle}  {found.name}: every byte is as it was written"
+    head = f"{found.bundle}: every byte is as it was written"
     return bundle_text(head, [plan.manifest for plan in plans], found.files, rest)
 
 
@@ -69,7 +69,6 @@ def _json(found: Verification, signer: str | None) -> str:
     facts = {
         "schema": "strata.verification/1",
         "bundle": str(found.bundle),
-        "name": found.name or None,
         "identity": found.sha256 or None,
         "whole": not found.problems,
         "problems": [{"file": p.file or None, "what": p.what} for p in found.problems],
