@@ -47,6 +47,7 @@ def diagnose(machine: Machine) -> tuple[Verdict, ...]:
         _rtx_build(machine),
         _tensorrt_build(machine),
         _run(machine),
+        _run_bundle(machine),
     )
 
 
@@ -101,3 +102,13 @@ def _run(machine: Machine) -> Verdict:
         name = "tensorrt" if gpu.capability in NOT_FOR_RTX else "rtx"
         return Verdict(stage, "needs", FLAVOURS[name].hint)
     return Verdict(stage, "yes", f"{' and '.join(sorted(served))} plans, on {gpu.name}")
+
+
+def _run_bundle(machine: Machine) -> Verdict:
+    stage = "run a bundle"
+    if _run(machine).state == "yes":
+        return Verdict(stage, "yes", f"on {machine.gpus.devices[0].name}")
+    if machine.libraries.get("onnxruntime"):
+        how = " (--on cpu)" if machine.gpus.devices else ""
+        return Verdict(stage, "yes", f"on the CPU, by ONNX Runtime{how}")
+    return Verdict(stage, "needs", "a GPU with TensorRT, or pip install onnxruntime")

@@ -116,11 +116,49 @@ class Context:
         return True
 
 
-class Engine:
-    def __init__(self, cuda, graph):
-        self.cuda, self.graph = cuda, graph
+class RuntimeCache:
+    """What a start compiles: nothing if all was handed over."""
 
-    def create_execution_context(self):
+    def __init__(self):
+        self.kernels, self.compiled = b"", 0
+
+    def deserialize(self, blob):
+        fits = blob.startswith(b"kernels of this GPU")
+        self.kernels = blob if fits else b""
+        return fits
+
+    def compile(self):
+        if not self.kernels:
+            self.kernels, self.compiled = b"kernels of this GPU", self.compiled + 1
+
+    def serialize(self):
+        return memoryview(self.kernels)
+
+
+class RuntimeConfig:
+    cache = None
+
+    def create_runtime_cache(self):
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+        return True
+
+
+class Engine:
+    """An engine of TensorRT-RTX: its contexts compile, or take what was compiled before."""
+
+    def __init__(self, cuda, graph):
+        self.cuda, self.graph, self.caches = cuda, graph, []
+
+    def create_runtime_config(self):
+        return RuntimeConfig()
+
+    def create_execution_context(self, config=None):
+        if config is not None:
+            config.cache.compile()
+            self.caches.append(config.cache)
         return Context(self.cuda, self.graph)
 
 

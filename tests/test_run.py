@@ -243,6 +243,36 @@ def _cuda(gpu, device=0):
     return cuda_of(gpu.library)(device)
 
 
+def test_what_rtx_compiles_is_kept_for_the_next_start(bundle, gpu, tmp_path):
+    def start():
+        with open_classifier(bundle, host=RTX):
+            pass
+        return gpu.flavour.module.engine.caches[-1].compiled
+
+    assert [start(), start()] == [1, 0]
+    (kept,) = (tmp_path / "cache" / "kernels").iterdir()
+    kept.write_bytes(b"of another GPU")
+    assert [start(), start()] == [1, 0]
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("in the way")  # a cache that cannot be written stops nobody
+    assert [start(), start()] == [1, 1]
+
+
+def test_tensorrt_has_no_such_cache(folder, gpu, tmp_path):
+    gpu.flavour.module.engine = types.SimpleNamespace(
+        create_execution_context=gpu.flavour.module.engine.create_execution_context
+    )
+    path = tmp_path / "k.bin"
+    model, session = open_engine(
+        gpu.flavour, b"plan", _manifest(folder), cuda=_cuda(gpu), kernels=path
+    )
+    assert model.logits(np.zeros((2, 3, 16, 16), np.float32)).shape == (2, 10)
+    session.keep_kernels()
+    session.close()
+    assert not path.exists()
+
+
 def test_images_of_another_size_are_refused(folder, gpu):
     _, session = open_engine(gpu.flavour, b"plan", _manifest(folder), cuda=_cuda(gpu))
     for shape in ((1, 3, 15, 16), (1, 1, 16, 16), (0, 3, 16, 16), (3, 16, 16)):

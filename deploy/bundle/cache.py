@@ -2,7 +2,8 @@
 
 A plan serves one graph, one flavour in one version, one kind of GPU and one range of batches:
 these name its folder. The first of several processes builds, the others wait for it. A plan
-that is damaged is built again.
+that is damaged is built again. Beside the plans lie the kernels that TensorRT-RTX compiles
+when it starts.
 
 The cache lies in ``$STRATA_CACHE``, else ``$XDG_CACHE_HOME/strata``, else ``~/.cache/strata``; it
 may be removed at any time.
@@ -21,7 +22,7 @@ from pathlib import Path
 from core.errors import InputError, OutputError
 from deploy.manifest import Manifest, verify_plan
 
-__all__ = ["PlanKey", "cache_folder", "cached_plan"]
+__all__ = ["PlanKey", "cache_folder", "cached_plan", "kernel_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ def cache_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "strata"
+
+
+def kernel_file(plan_sha256: str, version: str) -> Path:
+    """Return where the kernels that TensorRT-RTX compiles for a plan are kept."""
+    return cache_folder() / "kernels" / f"{plan_sha256[:16]}-{version}.bin"
 
 
 def cached_plan(key: PlanKey, build: Callable[[Path], None]) -> tuple[Path, Manifest, bool]:

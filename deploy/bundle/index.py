@@ -91,7 +91,7 @@ def parse_index(data: bytes, path: Path) -> Index:
     schema = fields.text("schema")
     if schema != SCHEMA:
         raise InputError(
-            f"{path}: {INDEX} is of schema {schema!r}, not {SCHEMA!r}",
+            f"{path}: {INDEX}: of schema {schema!r}, not {SCHEMA!r}",
             hint="use the Strata that wrote it, or make the bundle again with strata bundle",
         )
     index = Index(tuple(_file(item, path) for item in fields.items("files")))
@@ -157,6 +157,6 @@ def _parents(name: str) -> list[str]:
 
 def _broken(path: Path, why: str) -> InputError:
     return InputError(
-        f"{path}: {INDEX} is broken or not ours: {why}",
+        f"{path}: {INDEX}: broken or not ours: {why}",
         hint="copy the bundle again whole, or make it again with strata bundle",
     )

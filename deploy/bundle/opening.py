@@ -9,7 +9,7 @@ from calib_data.preprocess import PreprocessSpec, preprocess_option
 from core.artifacts import write_bytes
 from core.errors import InputError
 from core.progress import Progress, silent
-from deploy.bundle.cache import PlanKey, cached_plan
+from deploy.bundle.cache import PlanKey, cached_plan, kernel_file
 from deploy.bundle.choose import On, Way, choose
 from deploy.bundle.contents import MODEL, Contents, read_contents
 from deploy.bundle.reader import Bundle, open_bundle
@@ -112,13 +112,15 @@ def _on_gpu(bundle: Bundle, contents: Contents, spec: PreprocessSpec, here: _Her
         note = f"by {way.plan.file} of the bundle"
     else:
         plan, manifest, note = _built(bundle, contents, spec, here)
-    model, session = open_engine(
-        load_flavour(manifest.flavour), plan, manifest, cuda=load_cuda(way.gpu)
-    )
+    flavour = load_flavour(manifest.flavour)
+    kernels = kernel_file(manifest.plan_sha256, flavour.version)
+    cuda = load_cuda(way.gpu)
+    model, session = open_engine(flavour, plan, manifest, cuda=cuda, kernels=kernels)
     batch = opening.batch or min(_LARGEST, session.shapes.opt[0])
     classifier = Classifier(model, spec, contents.labels, batch=batch, close=session.close)
     classifier.notes = (note,)
     classifier.warm_up()
+    session.keep_kernels()
     return classifier
 
 

@@ -21,6 +21,7 @@ from deploy.cuda import Cuda, load_cuda
 from deploy.flavour import Flavour, load_flavour
 from deploy.manifest import Binding, Manifest, ShapeRange, verify_plan
 from deploy.runners import Model, Tensors
+from deploy.runners.kernel_cache import KernelCache
 from deploy.trt_log import TensorrtLog
 
 __all__ = ["EngineSession", "open_engine", "open_engine_file"]
@@ -47,6 +48,7 @@ class EngineSession:
         plan: The plan's bytes, whose digest was checked: loading it runs its code.
         manifest: Its manifest.
         cuda: The GPU.
+        kernels: Where what TensorRT-RTX compiles here is kept; None for nowhere.
 
     Raises:
         BuildError: TensorRT does not load it here.
@@ -54,7 +56,14 @@ class EngineSession:
         MissingBackendError: The GPU has too little memory.
     """
 
-    def __init__(self, flavour: Flavour, plan: bytes, manifest: Manifest, cuda: Cuda) -> None:
+    def __init__(
+        self,
+        flavour: Flavour,
+        plan: bytes,
+        manifest: Manifest,
+        cuda: Cuda,
+        kernels: Path | None = None,
+    ) -> None:
         if len(manifest.inputs) != 1:
             names = ", ".join(binding.name for binding in manifest.inputs)
             raise InputError(
@@ -66,6 +75,7 @@ class EngineSession:
         self.input, self.outputs = manifest.inputs[0], manifest.outputs
         self.profile, self.shapes = _largest(manifest)
         self._log = TensorrtLog()
+        self._kernels = KernelCache(kernels)
         self._load(plan, manifest)
         self._shape: tuple[int, ...] = ()
         self._set_shape(self.shapes.max)
@@ -79,7 +89,7 @@ class EngineSession:
             # The runtime owns the engine's memory, the engine the context's: all are kept.
             self._runtime = trt.Runtime(self._flavour.logger)
             self._engine = self._runtime.deserialize_cuda_engine(plan)
-            self._context = self._engine and self._engine.create_execution_context()
+            self._context = self._engine and self._kernels.context(self._engine)
             loaded = self._context and self._context.set_optimization_profile_async(
                 self.profile, self._cuda.stream
             )
@@ -174,6 +184,12 @@ class EngineSession:
             self._context.set_input_shape(self.input.name, shape)
             self._shape = shape
 
+    def keep_kernels(self) -> None:
+        """Keep what was compiled so far for the next start."""
+        with self._lock:
+            self._cuda.enter()
+            self._kernels.keep()
+
     def close(self) -> None:
         """Give back the engine and its memory."""
         with self._lock:
@@ -199,7 +215,12 @@ def _largest(manifest: Manifest) -> tuple[int, ShapeRange]:
 
 
 def open_engine(
-    flavour: Flavour, plan: bytes, manifest: Manifest, *, cuda: Cuda | None = None
+    flavour: Flavour,
+    plan: bytes,
+    manifest: Manifest,
+    *,
+    cuda: Cuda | None = None,
+    kernels: Path | None = None,
 ) -> tuple[Model, EngineSession]:
     """Load an engine.
 
@@ -208,6 +229,7 @@ def open_engine(
         plan: The plan's bytes, whose digest is the manifest's.
         manifest: Its manifest.
         cuda: The GPU; None for the first of this machine.
+        kernels: Where what TensorRT-RTX compiles here is kept; None for nowhere.
 
     Returns:
         A model to ask, and the session to close.
@@ -227,7 +249,7 @@ def open_engine(
         )
     device = cuda or load_cuda()
     try:
-        session = EngineSession(flavour, plan, manifest, device)
+        session = EngineSession(flavour, plan, manifest, device, kernels)
     except (BuildError, InputError, MissingBackendError):
         device.close()
         raise
