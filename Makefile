@@ -44,7 +44,7 @@ ENGINE := $(OUT)/$(PRECISION).engine
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup export weights report test test-slow test-gpu lint format degradation bench-peers bench-calibration clean FORCE
+.PHONY: help setup export weights bundle report test test-slow test-gpu lint format degradation bench-peers bench-calibration clean FORCE
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -111,6 +111,13 @@ $(OUT)/accuracy.json: $(REFERENCE) $(CANDIDATE) $(STAMPS)/compare | .venv/.ready
 ifneq ($(TEST),)
 	$(call stage,evaluate,$(STRATA) evaluate --fast $(REFERENCE) $(CANDIDATE) --data '$(TEST)' --json $@)
 endif
+
+BUNDLE := $(OUT)/$(notdir $(OUT)).strata.zip
+
+bundle: $(BUNDLE) ## what an edge machine or a server needs, in one file
+
+$(BUNDLE): $(CANDIDATE) $(ENGINE) $(OUT)/layers.json $(OUT)/accuracy.json
+	$(call stage,bundle,$(STRATA) bundle $(OUT) --model $(CANDIDATE) -o $@)
 
 report: $(OUT)/layers.json ## the worst layers of the candidate, and the summary
 	@$(STRATA) compare $(REFERENCE) $(CANDIDATE) --data '$(or $(TEST),$(DATA))'
