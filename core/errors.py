@@ -8,6 +8,13 @@ StrataError (1)
 ├── BuildError (6)           TensorRT refused the network or the target
 ├── AccuracyError (7)        a check ran, and what it measured is out of bounds
 ├── OutputError (8)          the result could not be written
+├── UndecidedError (9)       a check ran, and its images are too few to tell
+├── DriftError (10)          a check cannot be held against its baseline, because it is of
+│   ├── ImageDriftError (11)       other images
+│   ├── LabelDriftError (12)       other labels
+│   ├── PreprocessDriftError (13)  images prepared in another way
+│   ├── ModelDriftError (14)       another model
+│   └── EditedBaselineError (15)   or not what was measured
 └── Interrupted (130)        Ctrl-C or SIGTERM
 
 The number is the exit code of the command line. Exit code 1 is kept for bugs.
@@ -21,12 +28,19 @@ __all__ = [
     "AccuracyError",
     "BuildError",
     "CalibrationError",
+    "DriftError",
+    "EditedBaselineError",
     "GraphError",
+    "ImageDriftError",
     "InputError",
     "Interrupted",
+    "LabelDriftError",
     "MissingBackendError",
+    "ModelDriftError",
     "OutputError",
+    "PreprocessDriftError",
     "StrataError",
+    "UndecidedError",
 ]
 
 
@@ -90,6 +104,54 @@ class OutputError(StrataError):
     """A result could not be written: no space, no permission, no such folder."""
 
     exit_code = 8
+
+
+class UndecidedError(StrataError):
+    """A check ran to its end, and cannot tell with this many images."""
+
+    exit_code = 9
+
+
+class DriftError(StrataError):
+    """What a check runs on is not what its baseline was measured on: no regression is meant."""
+
+    exit_code = 10
+    kind: ClassVar[str] = "drift"
+
+
+class ImageDriftError(DriftError):
+    """An image is not one of the baseline's, or one of them is gone."""
+
+    exit_code = 11
+    kind = "other images"
+
+
+class LabelDriftError(DriftError):
+    """The images are the baseline's, their labels are not."""
+
+    exit_code = 12
+    kind = "other labels"
+
+
+class PreprocessDriftError(DriftError):
+    """The images are prepared in another way than the baseline's were."""
+
+    exit_code = 13
+    kind = "other preprocessing"
+
+
+class ModelDriftError(DriftError):
+    """The baseline is that of another model."""
+
+    exit_code = 14
+    kind = "another model"
+
+
+class EditedBaselineError(DriftError):
+    """The baseline, or the answers beside it, were changed after they were measured."""
+
+    exit_code = 15
+    kind = "edited baseline"
 
 
 class Interrupted(StrataError):  # noqa: N818 - it is a request, not an error

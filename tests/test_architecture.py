@@ -61,7 +61,10 @@ def test_the_list_of_commands_says_what_each_command_says(name):
 
 
 def test_exit_codes_differ_by_kind():
-    codes = [kind.exit_code for kind in [StrataError, *StrataError.__subclasses__()]]
+    kinds = [StrataError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    codes = [kind.exit_code for kind in kinds]
     assert len(set(codes)) == len(codes)
 
 

@@ -34,6 +34,8 @@ COMMANDS: dict[str, str] = {
     "preflight": "Say whether an engine fits this machine, or a described one.",
     "compare": "Compare two models layer by layer.",
     "evaluate": "Measure accuracy over a labelled set of images.",
+    "baseline": "Measure what must hold from now on, and write it to a file to commit.",
+    "check": "Check that models still answer as well as when the baseline was measured.",
     "bundle": "Put what an edge machine or a server needs into one file.",
     "verify": "Check every byte of a bundle; name the file that differs.",
     "run": "Print what a bundle's network sees in images.",

@@ -1,0 +1,77 @@
+"""The own error of a model's layers: what changes before an answer does."""
+
+from __future__ import annotations
+
+from calib_data.batches import data_digest, sample
+from calib_data.open import open_data
+from core.errors import ImageDriftError
+from core.progress import Progress, silent
+from deploy.gate.baseline import Baseline, Layers
+from deploy.images import ImageRequest
+
+__all__ = ["LAYER_IMAGES", "has_layers", "layer_request", "measure_layers", "require_layer_images"]
+
+LAYER_IMAGES = 32
+_BATCH = 8
+
+
+def has_layers(text: str) -> bool:
+    """Tell whether a model, as the user named it, can be compared layer by layer here."""
+    return text.endswith(".onnx")
+
+
+def layer_request(request: ImageRequest, total: int) -> ImageRequest:
+    """Return the images for the layers: some of those that were asked for.
+
+    Args:
+        request: What was asked for.
+        total: How many images that is.
+    """
+    return ImageRequest(
+        request.data,
+        min(LAYER_IMAGES, total),
+        _BATCH,
+        request.seed,
+        request.preprocess,
+    )
+
+
+def measure_layers(
+    reference: str, candidate: str, request: ImageRequest, progress: Progress = silent
+) -> Layers:
+    """Measure each layer of a candidate on the reference's tensors.
+
+    Args:
+        reference: A model, as the user named it.
+        candidate: The same.
+        request: From :func:`layer_request`.
+        progress: Told the images done.
+
+    Raises:
+        StrataError: As :func:`deploy.comparison.run.compare_models` does.
+    """
+    from deploy.comparison.run import compare_models
+
+    report = compare_models([reference, candidate], request, progress=progress)
+    own = ((row.tensor, row.cells[0].own) for row in report.rows)
+    return Layers(
+        images=report.data.images,
+        sha256=report.data.sha256,
+        own_db={tensor: errors.sqnr_db for tensor, errors in own if errors is not None},
+    )
+
+
+def require_layer_images(baseline: Baseline, layers: Layers, request: ImageRequest) -> None:
+    """Refuse other images than the baseline's layers were measured on, before they run.
+
+    Raises:
+        ImageDriftError: They are others.
+    """
+    source = open_data(request.data)
+    chosen = sample(source, layers.images, seed=baseline.selection.seed)
+    if data_digest(source, chosen) != layers.sha256:
+        raise ImageDriftError(
+            f"{request.data}: the {layers.images} images that the layers are measured on are "
+            "not the baseline's",
+            hint="restore them; if the change is meant: strata baseline --update",
+        )

@@ -1,0 +1,240 @@
+"""Run models for a baseline or a check: answers to the images, then layer by layer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from core.errors import InputError
+from core.progress import Progress, silent
+from deploy.evaluation.opening import Opened
+from deploy.evaluation.predict import open_part, predict, table_of, weights_of
+from deploy.evaluation.predictions import Predictions
+from deploy.gate.baseline import Baseline, Layers, Selection, make_baseline
+from deploy.gate.drift import align, require_model, require_preprocess
+from deploy.gate.hold import Run, assign, hold
+from deploy.gate.judge import judge_layers
+from deploy.gate.layers import (
+    has_layers,
+    layer_request,
+    measure_layers,
+    require_layer_images,
+)
+from deploy.gate.rules import Rules
+from deploy.gate.verdict import Outcome, Row, Verdict
+from deploy.images import ImageRequest, Images
+from deploy.runners import Model
+
+__all__ = ["CheckRequest", "Reporters", "check_models", "measure_baseline", "versions"]
+
+_LIBRARIES = ("strata", "numpy", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True, slots=True)
+class Reporters:
+    """Who is told of the images done: while they are answered, and layer by layer."""
+
+    answers: Progress = silent
+    layers: Callable[[str], Progress] = lambda _: silent
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What a user asked of a check.
+
+    Attributes:
+        name: File name of the baseline.
+        said: What the user named a model → the baseline's entry that it is said to be.
+        images: All of the baseline's images.
+        part: How many of them to run; None for all.
+        seed: Another seed picks another part.
+        other_weights: Other weights are what is tested.
+        layers: Also measure the layers, where the baseline has them.
+    """
+
+    name: str
+    said: Mapping[str, str]
+    images: ImageRequest
+    part: int | None = None
+    seed: int = 0
+    other_weights: bool = False
+    layers: bool = True
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part in an answer, of what is installed."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def measure_baseline(
+    opened: Opened, request: ImageRequest, rules: Rules, reporters: Reporters
+) -> tuple[Baseline, Predictions]:
+    """Measure what must hold: the first model is the reference.
+
+    Args:
+        opened: The models; all of them can run.
+        request: Which images.
+        rules: What is to be allowed.
+        reporters: Told how far it is.
+
+    Raises:
+        InputError: Two models of one name, or as ``predict``.
+        StrataError: A model cannot be run.
+    """
+    models = list(opened.models.values())
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"{', '.join(names)}: two models of one name; a baseline tells them apart by it",
+            hint="rename one of the files",
+        )
+    predictions = predict(models, open_part(models, request), progress=reporters.answers)
+    reference, *candidates = opened.models
+    layers = {}
+    for text in candidates:
+        if rules.layers is not None and has_layers(reference) and has_layers(text):
+            chosen = layer_request(request, predictions.data.images)
+            told = reporters.layers(opened.models[text].name)
+            layers[opened.models[text].name] = measure_layers(reference, text, chosen, told)
+    selection = Selection(request.images, request.seed)
+    baseline = make_baseline(predictions, selection, layers, versions(), rules)
+    # Of the logits only the reference's are needed: a candidate's are measured again.
+    first, *others = predictions.models
+    kept = (first, *(replace(model, logits=None) for model in others))
+    return baseline, replace(predictions, models=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A check while it runs: what must hold, what was asked, who is told."""
+
+    baseline: Baseline
+    answers: Predictions
+    request: CheckRequest
+    reporters: Reporters
+
+
+def check_models(
+    baseline: Baseline,
+    answers: Predictions,
+    opened: Opened,
+    request: CheckRequest,
+    reporters: Reporters,
+) -> Verdict:
+    """Run the models, and hold them against a baseline.
+
+    Raises:
+        DriftError: They cannot be held against each other; nothing was run then.
+        InputError: Nothing says which entry a model is.
+        StrataError: A model cannot be run.
+    """
+    task = _Task(baseline, answers, request, reporters)
+    entries = _entries(baseline, opened, request.said)
+    order = [held.model for held in baseline.models]
+    texts = {entries[text]: text for text in opened.models}
+    texts = {entry: texts[entry] for entry in sorted(texts, key=order.index)}
+    models = {entry: opened.models[text] for entry, text in texts.items()}
+    missing = {entries[text]: not_run for text, not_run in opened.not_run.items()}
+    if not models:
+        rows = [Row(e, "run", Outcome.NOT_RUN, "", 0.0, note=m.why) for e, m in missing.items()]
+        return Verdict(request.name, baseline.rules, rows=tuple(rows))
+    images = _part(open_part(list(models.values()), request.images), request)
+    _require_same(task, models, images)
+    layered = _layered(task, texts)
+    predictions = predict(list(models.values()), images, progress=reporters.answers)
+    run = Run(
+        predictions,
+        tuple(models),
+        missing,
+        images.source.where,
+        request.part is not None,
+        request.other_weights,
+    )
+    verdict = hold(request.name, baseline, answers, run)
+    verdict = replace(verdict, notes=(*_versions_changed(baseline), *verdict.notes))
+    return _with_layers(verdict, task, texts, layered)
+
+
+def _entries(baseline: Baseline, opened: Opened, said: Mapping[str, str]) -> dict[str, str]:
+    """Say for each model, as the user named it, which entry of the baseline it is."""
+    names = {text: model.name for text, model in opened.models.items()}
+    names |= {text: not_run.model for text, not_run in opened.not_run.items()}
+    by_name = {names[text]: entry for text, entry in said.items()}
+    found = assign(baseline, list(names.values()), by_name)
+    return {text: found[name] for text, name in names.items()}
+
+
+def _part(images: Images, request: CheckRequest) -> Images:
+    """Return the part of the baseline's images that was asked for."""
+    if request.part is None:
+        return images
+    if request.part > len(images):
+        raise InputError(
+            f"{request.part} images asked of the baseline's {len(images)}",
+            hint=f"ask for 1 to {len(images)} images",
+        )
+    order = np.argsort(np.random.PCG64(request.seed).random_raw(len(images)), kind="stable")
+    return replace(images, indices=images.indices[order[: request.part]])
+
+
+def _require_same(task: _Task, models: Mapping[str, Model], images: Images) -> None:
+    """Refuse drift before anything runs, which may take an hour."""
+    request = task.request
+    held = {held.model: held for held in task.baseline.models}
+    for entry, model in models.items():
+        given = (model.name, model.sha256, weights_of(model))
+        require_model(task.baseline, held[entry], given, other_weights=request.other_weights)
+    require_preprocess(task.baseline, images.spec.to_json() if images.spec else None)
+    align(task.answers.images, table_of(images), images.source.where, part=request.part is not None)
+
+
+def _layered(task: _Task, texts: Mapping[str, str]) -> dict[str, Layers]:
+    """Return the entries whose layers are to be measured, with the baseline's."""
+    baseline = task.baseline
+    if baseline.rules.layers is None or not task.request.layers:
+        return {}
+    found = {m.model: m.layers for m in baseline.models if m.layers and m.model in texts}
+    for layers in found.values():
+        require_layer_images(baseline, layers, task.request.images)
+    return found
+
+
+def _with_layers(
+    verdict: Verdict, task: _Task, texts: Mapping[str, str], layered: Mapping[str, Layers]
+) -> Verdict:
+    """Add what became of the layers."""
+    first = task.baseline.models[0].model
+    reference = texts.get(first, "")
+    tolerance = task.baseline.rules.layers or 0.0
+    rows, moves = list(verdict.rows), list(verdict.layers)
+    for entry, layers in layered.items():
+        if not has_layers(reference) or not has_layers(texts[entry]):
+            why = f"needs the reference, {first}, as an ONNX file: name it, too"
+            rows.append(Row(entry, "layers", Outcome.NOT_RUN, "dB", tolerance, note=why))
+            continue
+        request = layer_request(task.request.images, layers.images)
+        request = replace(request, images=layers.images, seed=task.baseline.selection.seed)
+        now = measure_layers(reference, texts[entry], request, task.reporters.layers(entry))
+        row, moved = judge_layers(entry, layers.own_db, now.own_db, tolerance)
+        rows.append(row)
+        moves += moved
+    return replace(verdict, rows=tuple(rows), layers=tuple(moves))
+
+
+def _versions_changed(baseline: Baseline) -> list[str]:
+    """Say which libraries are not those of the baseline."""
+    here = versions()
+    return [
+        f"{name} is {here.get(name, 'not installed')} here, {was} when the baseline was measured"
+        for name, was in baseline.versions.items()
+        if here.get(name) != was and name in ("onnxruntime", "torch", "tensorrt", "tensorrt_rtx")
+    ]
