@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploy.accuracy import Accuracy, accuracy_to_json, write_accuracy
+from core.errors import InputError, MissingBackendError
+from deploy.accuracy import Accuracy, NotRun, accuracy_to_json, write_accuracy
+from deploy.accuracy_text import accuracy_text, classes_text
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
-from deploy.comparison.numbers_text import db_text
 from deploy.images import ImageRequest
-from deploy.inspect.columns import fit
+
+if TYPE_CHECKING:
+    from deploy.evaluation.predictions import Predictions
 
 __all__ = ["command"]
 
-_NAME_WIDTH = 36
+
+def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int]:
+    """Read 1/4."""
+    if value is None:
+        return 1, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", value)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n, such as 1/4")
+    return int(found[1]), int(found[2])
 
 
 @click.command("evaluate")
@@ -29,50 +42,88 @@ _NAME_WIDTH = 36
     help="Write the result to this file; - prints it in place of the table.",
 )
 @click.option(
+    "--predictions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write what was answered to each image, an .npz.",
+)
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="I/N",
+    help="Only the I-th of N parts of the images; give --predictions to put them together.",
+)
+@click.option("--per-class", is_flag=True, help="Also tell each class, and what it is taken for.")
+@click.option(
     "--fast",
     is_flag=True,
     help="Fast kernels for INT8 and FP16, too: 0.6 of the time, some 0.3 % other answers.",
 )
+@click.option("--allow-not-run", is_flag=True, help="An engine that cannot run here is no failure.")
 def command(
-    models: tuple[str, ...], request: ImageRequest, json_path: Path | None, fast: bool
+    models: tuple[str, ...], request: ImageRequest, shard: tuple[int, int], **said: Any
 ) -> None:
     """Measure accuracy over a labelled set of images.
 
-    MODEL is FILE.onnx, torch:WEIGHTS, or trt-network:FILE.onnx: what TensorRT's parser makes
-    of the file, evaluated on the CPU. With several, the answers of the others are held
-    against those of the first.
+    MODEL is FILE.onnx, torch:WEIGHTS, FILE.engine on a GPU, or trt-network:FILE.onnx: what
+    TensorRT's parser makes of the file, evaluated on the CPU. With several, the answers of the
+    others are held against those of the first. Files that --predictions wrote are put together.
     """
-    from deploy.evaluate import evaluate
-    from deploy.runners import open_model
+    from dataclasses import replace
 
-    opened = [open_model(text, fast=fast) for text in models]
+    from deploy.evaluation.measures import accuracy_of
+    from deploy.evaluation.predictions_file import write_predictions
+
+    predictions, not_run = _predictions(models, request, shard, fast=said["fast"])
+    accuracy = replace(accuracy_of(predictions), not_run=not_run)
+    if said["predictions"] is not None:
+        write_predictions(predictions, said["predictions"])
+    _write(accuracy, said["json_path"], per_class=said["per_class"])
+    if not_run and not said["allow_not_run"]:
+        _fail(not_run)
+
+
+def _predictions(
+    models: tuple[str, ...], request: ImageRequest, shard: tuple[int, int], *, fast: bool
+) -> tuple[Predictions, tuple[NotRun, ...]]:
+    """Run the models, or put together what runs of theirs wrote; also say what did not run."""
+    from deploy.evaluation.opening import open_models
+    from deploy.evaluation.predict import open_part, predict
+    from deploy.evaluation.predictions import merge
+    from deploy.evaluation.predictions_file import read_predictions
+
+    saved = [text for text in models if text.endswith(".npz")]
+    if saved:
+        if len(saved) < len(models):
+            raise InputError(
+                f"{saved[0]}: predictions beside models",
+                hint="name models, or files of predictions",
+            )
+        return merge([read_predictions(Path(text)) for text in saved], saved), ()
+    opened = open_models(models, fast=fast)
+    not_run = tuple(opened.not_run.values())
+    found = list(opened.models.values())
+    if not found:
+        _fail(not_run)
+    images = open_part(found, request, shard)
     with progress_bar("evaluate") as bar:
-        accuracy = evaluate(opened, request, progress=bar)
-    if json_path == Path("-"):
+        return predict(found, images, progress=bar), not_run
+
+
+def _write(accuracy: Accuracy, path: Path | None, *, per_class: bool) -> None:
+    """Print the result, or write it, or both."""
+    if path == Path("-"):
         click.echo(json.dumps(accuracy_to_json(accuracy), indent=2, ensure_ascii=False))
         return
-    if json_path is not None:
-        write_accuracy(accuracy, json_path)
+    if path is not None:
+        write_accuracy(accuracy, path)
     click.echo(accuracy_text(accuracy))
+    if per_class:
+        click.echo("\n" + classes_text(accuracy))
 
 
-def accuracy_text(accuracy: Accuracy) -> str:
-    """Return an evaluation as a table of at most 100 columns."""
-    images = accuracy.data.images
-    names = [fit(answers.model, _NAME_WIDTH) for answers in accuracy.models]
-    width = max(5, *map(len, names))
-    lines = [
-        f"{images} images of {accuracy.data.name}",
-        "",
-        f"{'model':<{width}}   top-1 %   top-5 %     loss          changed   logits dB",
-    ]
-    for name, a in zip(names, accuracy.models, strict=True):
-        changed, decibels = "–", "–"
-        if a.changed:
-            changed = f"{a.changed.answers} ({a.changed.answers / images:.2%})"
-            decibels = db_text(a.changed.sqnr_db)
-        lines.append(
-            f"{name:<{width}}  {a.top1 / images:8.2%}  {a.top5 / images:8.2%}  {a.loss:7.4f}  "
-            f"{changed:>15}  {decibels:>10}"
-        )
-    return "\n".join(lines)
+def _fail(not_run: tuple[NotRun, ...]) -> None:
+    """Say that what was asked for did not run: that is never a success by default."""
+    raise MissingBackendError(
+        "; ".join(f"{missing.model} was not run: {missing.why}" for missing in not_run),
+        hint="run it on a machine with its GPU, or take it for good: --allow-not-run",
+    )
