@@ -27,10 +27,11 @@ def answers_part(report: Report, pictures: Thumbnails) -> str:
         for model, count in zip(report.models[1:], report.changed, strict=True)
     )
     why = f" No pictures: {said(pictures.unknown)}." if pictures.unknown else ""
+    broad = " broad" if len(report.models) > 2 else ""
     cards = "".join(_card(report, answer, pictures) for answer in report.answers)
     return (
         f'<p class="soft">Of {report.data.images} images another answer than the reference\'s: '
-        f"{counts}.{why}</p><div class=answers>{cards}</div>"
+        f"{counts}.{why}</p><div class='answers{broad}'>{cards}</div>"
     )
 
 

@@ -181,6 +181,9 @@ def _faults(plot: _Plot) -> Iterator[str]:
         lost = plot.scale.height(float("nan"))
         y = plot.scale.at(cell.own or cell.inherited)
         if plot.report.rows[at].tensor in blamed:
+            wanted = _expected(plot, column)
+            if wanted is not None and y is not None:
+                yield f'<path class="excess" d="M{x} {plot.scale.height(wanted):.1f}V{y}"/>'
             yield f'<circle class="fault" cx="{x}" cy="{lost if y is None else y}" r="{_RING}"/>'
         if _lost(cell):
             yield f'<path class="lost" d="M{x - 3} {lost - 3}l6 6m0 -6l-6 6"/>'

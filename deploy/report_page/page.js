@@ -179,7 +179,7 @@
     if (text === "–" || text === "") return null;
     if (text === "equal" || text === "∞") return Infinity;
     if (text === "NaN" || text === "none") return -Infinity;
-    const value = parseFloat(text.replace("−", "-"));
+    const value = parseFloat(text.replaceAll("−", "-"));
     return Number.isNaN(value) ? text : value;
   }
 
@@ -214,6 +214,7 @@
     }
     const choice = document.querySelector(`.steps input[value="${step}"]`);
     if (choice) choice.checked = true;
+    plots[step].after(one);
     setColumns();
     filter();
     showOne();

@@ -39,20 +39,30 @@ def _card(report: Report, step: int) -> str:
     verdict = report.verdicts[step]
     state = "holds" if verdict.holds else "fault"
     word = "holds" if verdict.holds else "does not hold"
-    blame = "".join(_blame(report, found) for found in verdict.blame[:1])
+    blame = "".join(_blame(found) for found in verdict.blame[:1])
     return (
         f'<article class="verdict {state}"><h3>{said(step_name(report, step))}'
         f'<span class="state">{word}</span></h3>'
-        f'<p class="sentence">{said(verdict_text(report, step))}</p>{blame}'
+        f'<p class="sentence">{_conclusion(report, step)}</p>{blame}'
         f"{_others(report, step)}<dl class=facts>{facts(_figures(report, step))}</dl></article>"
     )
 
 
-def _blame(report: Report, blame: Blame) -> str:
+def _conclusion(report: Report, step: int) -> str:
+    blame = report.verdicts[step].blame
+    if not blame:
+        return said(verdict_text(report, step))
+    worst = blame[0]
+    others = f"; {len(blame) - 1} more after it" if len(blame) > 1 else ""
+    named = link(_row_of(report, worst.tensor), worst.tensor)
+    most = "most to blame" if others else "to blame"
+    return f"{named} is {most}: {text(worst.reason.value)}{others}."
+
+
+def _blame(blame: Blame) -> str:
     return (
         f"<p>{said(_sentence(blame.text))}</p>"
-        f'<p class="next"><b>Next:</b> {said(blame.next_step)}. '
-        f"{link(_row_of(report, blame.tensor), blame.tensor)}</p>"
+        f'<p class="next"><b>Next:</b> {said(blame.next_step)}</p>'
     )
 
 
@@ -156,7 +166,7 @@ def _about(report: Report, beside: Beside) -> str:
             f"“Here”: on the {report.data.images} images of this comparison; changed against "
             "the first model."
         )
-    sentences += [f"{said(_sentence(note))}" for note in beside.notes]
+    sentences += [f"{said(note)}." for note in beside.notes]
     return f'<p class="soft">{" ".join(sentences)}</p>' if sentences else ""
 
 

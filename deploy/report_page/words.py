@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from deploy.comparison.measures import Cell, Errors, Place
-from deploy.comparison.numbers_text import db_phrase, db_text
+from deploy.comparison.measures import Cell, Place
+from deploy.comparison.numbers_text import db_phrase
 from deploy.comparison.report import Report, Row
 from deploy.comparison.verdict import Verdict
 
@@ -39,7 +39,7 @@ def share(value: float | None) -> str:
 
 def number(value: float | None) -> str:
     """Return a value in a tensor's own units."""
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 
 def excess_text(value: float | None) -> str:
@@ -50,7 +50,7 @@ def excess_text(value: float | None) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "none"
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
 
 
 def place_text(place: Place | None) -> str:
@@ -93,16 +93,12 @@ def precisions(report: Report, model: int) -> str:
     kinds = Counter(
         made.precision for row in report.rows if (made := row.made[model]) and made.precision
     )
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "–"
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "–"
 
 
 def verdict_text(report: Report, step: int) -> str:
-    """Say what is concluded of a step, in a sentence."""
+    """Say what is concluded of a step where no layer is to blame, in a sentence."""
     verdict: Verdict = report.verdicts[step]
-    if verdict.blame:
-        worst, count = verdict.blame[0], len(verdict.blame)
-        others = f"; {count - 1} more after it" if count > 1 else ""
-        return f"{worst.tensor} is most to blame ({worst.reason.value}){others}."
     floor = report.bounds.floor_db
     if verdict.first_below is not None:
         return f"{verdict.first_below} is the first tensor below {floor:g} dB."
@@ -112,8 +108,3 @@ def verdict_text(report: Report, step: int) -> str:
     if not report.has_own(step):
         return f"Own errors were not measured, so no layer is judged.{below}"
     return f"No layer to blame: each does what its precision and scales explain.{below}"
-
-
-def errors_text(errors: Errors | None) -> str:
-    """Return decibels."""
-    return db_text(errors.sqnr_db if errors else None)

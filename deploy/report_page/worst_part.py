@@ -63,7 +63,8 @@ def _card(report: Report, step: int, at: int, blame: Blame | None) -> str:
 
 def _kind(row: Row, step: int) -> str:
     made = row.made[step + 1]
-    parts = [row.op, shape_text(row), made.precision if made and made.precision else "", row.stage]
+    op, kind = (made.op, made.precision or "") if made else (row.op, "")
+    parts = [op, shape_text(row), kind, row.stage]
     return " · ".join(text(part) for part in parts if part)
 
 
