@@ -125,8 +125,11 @@ def _film(text: str) -> Iterator[Frame]:
     capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
-            hint = "strata run BUNDLE camera:0 takes the first one" if is_live(text) else "convert"
-            raise InputError(f"{text}: OpenCV cannot open it", hint=hint)
+            live = "check its number, and that it may be used: ls -l /dev/video*"
+            raise InputError(
+                f"{text}: OpenCV cannot open it",
+                hint=live if is_live(text) else "convert it, for example to MP4 with H.264",
+            )
         number_of = 0
         while True:
             there, bgr = capture.read()

@@ -14,7 +14,7 @@ from pathlib import Path
 from core.errors import InputError
 from deploy.protobuf_wire import fields, message, number, text
 
-__all__ = ["weight_files"]
+__all__ = ["weight_files", "weight_names"]
 
 _EXTERNAL = 1  # TensorProto.DataLocation
 
@@ -29,13 +29,25 @@ def weight_files(data: bytes, path: Path) -> tuple[Path, ...]:
     Raises:
         InputError: A file that is missing, or that is not in the model's folder.
     """
+    return tuple(_inside(path, name) for name in weight_names(data, str(path)))
+
+
+def weight_names(data: bytes, where: str) -> tuple[str, ...]:
+    """Return what an ONNX model calls its weight files, sorted, each once; () for none.
+
+    Args:
+        data: The whole ONNX file.
+        where: Its name, for the error text.
+
+    Raises:
+        InputError: Not ONNX.
+    """
     try:
-        names = sorted(set(_of(_MODEL, memoryview(data))))
+        return tuple(sorted(set(_of(_MODEL, memoryview(data)))))
     except (ValueError, RecursionError) as err:
         raise InputError(
-            f"{path}: not an ONNX model, or a broken one ({err})", hint="export it again"
+            f"{where}: not an ONNX model, or a broken one ({err})", hint="export it again"
         ) from err
-    return tuple(_inside(path, name) for name in names)
 
 
 def _inside(path: Path, name: str) -> Path:

@@ -2,13 +2,17 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import threading
+import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from gpu_stand_in import cuda_of, stand_ins
@@ -19,9 +23,11 @@ from tiny_nets import SPEC, resnet, with_qdq, write
 import deploy
 from core.errors import BuildError, MissingBackendError
 from deploy.bundle import choose, opening
+from deploy.bundle.cache import PlanKey, cached_plan
 from deploy.bundle.contents import read_contents
 from deploy.bundle.opening import Opening, open_classifier
 from deploy.bundle.reader import open_bundle
+from deploy.bundle.writer import write_bundle
 from deploy.cli import cli
 from deploy.described_host import DescribedHost, described_host
 from deploy.engine import build
@@ -327,6 +333,50 @@ def test_where_no_plan_fits_one_is_built_once(bundle, photos, gpu):
     kept.write_bytes(kept.read_bytes()[:-1])  # damaged: built again
     with open_classifier(bundle, host=ada, progress=progress) as model:
         assert "built here just now" in model.notes[1]
+
+
+def test_of_two_that_need_a_plan_one_builds_and_the_other_waits(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("STRATA_CACHE", str(tmp_path))
+    manifest = _manifest(folder)
+    key = PlanKey(manifest.parents["onnx"], "rtx", manifest.version, "L4", ("1,8,32",))
+    built, found = [], []
+
+    def make(path):
+        built.append(path)
+        time.sleep(0.2)
+        shutil.copy(folder / "int8.engine", path)
+        shutil.copy(folder / "int8.engine.json", f"{path}.json")
+
+    threads = [
+        threading.Thread(target=lambda: found.append(cached_plan(key, make))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
+    assert sorted(new for *_, new in found) == [False, False, True]
+    for other in (replace(key, gpu="L40"), replace(key, batches=("8,8,8",))):
+        assert cached_plan(other, make)[2]
+    # a plan of another version in its place is none
+    key = replace(key, version="9.9")
+    cached_plan(key, make)
+    assert cached_plan(key, make)[2]
+
+
+def test_a_graph_whose_weights_lie_elsewhere_is_refused(tmp_path, monkeypatch):
+    """A hostile bundle could have any file of the device read as weights."""
+    monkeypatch.chdir(tmp_path)
+    model = with_qdq(resnet())
+    onnx.save(
+        model, tmp_path / "int8.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    done = CliRunner().invoke(cli, ["bundle", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "its weights lie in a file beside it" in done.stderr
+    write_bundle(tmp_path / "b.zip", {"model.onnx": tmp_path / "int8.onnx"})
+    with_spec = Opening(on="cpu", preprocess="fashion-mnist")
+    refused(lambda: open_classifier(tmp_path / "b.zip", with_spec), "in another file ('w')")
 
 
 def test_a_cache_that_cannot_be_written_is_said(bundle, gpu, monkeypatch, tmp_path):

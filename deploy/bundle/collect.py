@@ -29,7 +29,7 @@ from deploy.bundle.writer import Part
 from deploy.manifest import Manifest, manifest_path, verify_plan
 from deploy.onnx_reader import read_graph
 from deploy.summary import read_summary
-from deploy.weight_files import weight_files
+from deploy.weight_files import weight_names
 from exporter.card import Card
 
 __all__ = ["Collected", "Request", "collect"]
@@ -86,7 +86,7 @@ def collect(folder: Path, request: Request) -> Collected:
     model = request.model or _graph(folder)
     data = _read(model)
     card = Card.from_metadata(read_graph(data, where=str(model)).metadata, where=str(model))
-    if weight_files(data, model):
+    if weight_names(data, str(model)):
         raise InputError(
             f"{model}: its weights lie in a file beside it; a bundle holds one file for a graph",
             hint="save it with its weights inside (a graph under 2 GB can)",

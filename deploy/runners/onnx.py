@@ -17,7 +17,7 @@ from core.artifacts import sha256_bytes
 from core.errors import InputError
 from deploy.onnx_reader import Graph, read_graph
 from deploy.runners import Model
-from deploy.weight_files import weight_files
+from deploy.weight_files import weight_files, weight_names
 from exporter.card import Card
 from exporter.session import Session, open_session
 
@@ -55,11 +55,16 @@ def open_onnx_bytes(data: bytes, name: str, *, fast: bool = False) -> Model:
     """Open an ONNX file that was read from elsewhere, a bundle; ``name`` is what to call it.
 
     Raises:
-        InputError: It is not a network of one image and one answer.
+        InputError: It is not a network of one image and one answer, or not all of it.
         MissingBackendError: onnxruntime is not installed.
         GraphError: ONNX Runtime cannot run it.
     """
     graph = read_graph(data, where=name)
+    if names := weight_names(data, name):  # ONNX Runtime would look for them anywhere
+        raise InputError(
+            f"{name}: its weights lie in another file ({names[0]!r})",
+            hint="trust no bundle that asks this; strata bundle makes none",
+        )
     return _open(data, graph, (name, sha256_bytes(data)), fast=fast)
 
 

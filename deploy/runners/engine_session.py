@@ -1,0 +1,212 @@
+"""A TensorRT engine on the GPU of this machine; both flavours go this way.
+
+Memory is taken once, for the largest batch of the engine's profile: page-locked on this side,
+and on the GPU. A larger batch goes through in parts, a smaller one than the profile's smallest
+is filled up with zeros; every image is answered alone, so neither shows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import BuildError, InputError
+from deploy.cuda import Cuda
+from deploy.flavour import Flavour
+from deploy.manifest import Binding, Manifest, ShapeRange
+from deploy.preflight_facts import FLAVOUR_NAMES
+from deploy.runners import Tensors
+from deploy.runners.kernel_cache import KernelCache
+from deploy.trt_log import TensorrtLog
+
+__all__ = ["EngineSession"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Buffer:
+    """One input or output: its array here, and its address on the GPU."""
+
+    host: npt.NDArray[Any]
+    device: int
+
+
+class EngineSession:
+    """A loaded engine; call it with one array for its input (a ``Tensors -> Tensors`` runner).
+
+    Any thread may call it; one is served at a time.
+
+    Args:
+        flavour: The TensorRT that loads it.
+        plan: The plan's bytes, whose digest was checked: loading it runs its code.
+        manifest: Its manifest.
+        cuda: The GPU.
+        kernels: Where what TensorRT-RTX compiles here is kept; None for nowhere.
+
+    Raises:
+        BuildError: TensorRT does not load it here.
+        InputError: It is no network of one image.
+        MissingBackendError: The GPU has too little memory.
+    """
+
+    def __init__(
+        self,
+        flavour: Flavour,
+        plan: bytes,
+        manifest: Manifest,
+        cuda: Cuda,
+        kernels: Path | None = None,
+    ) -> None:
+        if len(manifest.inputs) != 1:
+            names = ", ".join(binding.name for binding in manifest.inputs)
+            raise InputError(
+                f"{manifest.plan}: {len(manifest.inputs)} inputs ({names}); Strata feeds one, the "
+                "image",
+                hint="export the network with its image as the only input",
+            )
+        self._flavour, self._cuda, self._lock = flavour, cuda, threading.Lock()
+        self.input, self.outputs = manifest.inputs[0], manifest.outputs
+        self.profile, self.shapes = _largest(manifest)
+        self._log = TensorrtLog()
+        self._kernels = KernelCache(kernels)
+        self._load(plan, manifest)
+        self._shape: tuple[int, ...] = ()
+        self._set_shape(self.shapes.max)
+        self._buffers = {
+            binding.name: self._buffer(binding) for binding in (self.input, *self.outputs)
+        }
+
+    def _load(self, plan: bytes, manifest: Manifest) -> None:
+        trt: Any = self._flavour.module
+        with self._flavour.logging(self._log):
+            # The runtime owns the engine's memory, the engine the context's: all are kept.
+            self._runtime = trt.Runtime(self._flavour.logger)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            self._context = self._engine and self._kernels.context(self._engine)
+            loaded = self._context and self._context.set_optimization_profile_async(
+                self.profile, self._cuda.stream
+            )
+        if not loaded:
+            said = "; ".join(self._log.errors) or "it says no reason"
+            raise BuildError(
+                f"{FLAVOUR_NAMES[self._flavour.name]} {self._flavour.version} does not load "
+                f"{manifest.plan}: {said}",
+                hint="strata preflight says whether it fits; strata build builds it again here",
+            )
+        self._cuda.wait()
+
+    def _buffer(self, binding: Binding) -> _Buffer:
+        """Take memory for the largest batch, and tell TensorRT where it is."""
+        shape = tuple(self._context.get_tensor_shape(binding.name))
+        if min(shape, default=1) < 0:
+            raise InputError(
+                f"the shape of output {binding.name!r} depends on the data: {shape}",
+                hint="name a classifier: it answers with one row an image",
+            )
+        host = self._cuda.host_array(shape, np.dtype(binding.dtype))
+        device = self._cuda.device_bytes(host.nbytes)
+        self._context.set_tensor_address(binding.name, device)
+        return _Buffer(host, device)
+
+    def __call__(self, feeds: Tensors) -> Tensors:
+        """Run the engine.
+
+        Args:
+            feeds: The images, (n, …), by the name of the input.
+
+        Returns:
+            One array for each output, (n, …), by name.
+
+        Raises:
+            InputError: Images of another shape than the engine takes.
+            BuildError: TensorRT refused to run it.
+        """
+        images = feeds[self.input.name]
+        self._check(images)
+        with self._lock, self._flavour.logging(self._log):
+            self._cuda.enter()
+            parts = [self._answer(part) for part in self._parts(images)]
+        return {
+            binding.name: np.concatenate([part[binding.name] for part in parts])
+            for binding in self.outputs
+        }
+
+    def _check(self, images: npt.NDArray[Any]) -> None:
+        low, high = self.shapes.min[1:], self.shapes.max[1:]
+        sizes = images.shape[1:]
+        fits = len(sizes) == len(low) and all(
+            a <= n <= b for a, n, b in zip(low, sizes, high, strict=True)
+        )
+        if not len(images) or not fits:
+            takes = "×".join(map(str, high)) if low == high else f"{low} to {high}"
+            raise InputError(
+                f"input {self.input.name!r} takes images of {takes}, fed {images.shape}",
+                hint="check the preprocessing: crop size, layout N×3×H×W",
+            )
+
+    def _parts(self, images: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+        largest = self.shapes.max[0]
+        for start in range(0, len(images), largest):
+            yield images[start : start + largest]
+
+    def _answer(self, images: npt.NDArray[Any]) -> Tensors:
+        """Run one batch of at most the profile's largest."""
+        count = max(len(images), self.shapes.min[0])
+        self._set_shape((count, *images.shape[1:]))
+        place = self._buffers[self.input.name]
+        host = _reshaped(place.host, self._shape)
+        host[: len(images)] = images  # converts to the engine's own type
+        host[len(images) :] = 0
+        self._cuda.copy_in(place.device, host)
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise BuildError(
+                f"TensorRT refused to run the engine: {'; '.join(self._log.errors)}",
+                hint="strata preflight says whether it fits; strata doctor what is here",
+            )
+        answers = {}
+        for binding in self.outputs:
+            buffer = self._buffers[binding.name]
+            shape = tuple(self._context.get_tensor_shape(binding.name))
+            answers[binding.name] = _reshaped(buffer.host, shape)
+            self._cuda.copy_out(answers[binding.name], buffer.device)
+        self._cuda.wait()
+        return {name: array[: len(images)].copy() for name, array in answers.items()}
+
+    def _set_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self._shape:
+            self._context.set_input_shape(self.input.name, shape)
+            self._shape = shape
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled so far for the next start."""
+        with self._lock:
+            self._cuda.enter()
+            self._kernels.keep()
+
+    def close(self) -> None:
+        """Give back the engine and its memory."""
+        with self._lock:
+            self._buffers.clear()
+            self._context = self._engine = self._runtime = None
+            self._cuda.close()
+
+
+def _reshaped(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return the beginning of a buffer as a smaller array, contiguous as TensorRT has it."""
+    count = int(np.prod(shape))
+    return array.reshape(-1)[:count].reshape(shape)
+
+
+def _largest(manifest: Manifest) -> tuple[int, ShapeRange]:
+    """Return the profile that takes the largest batch, and its shapes."""
+    name = manifest.inputs[0].name
+    shapes = [profile[name] for profile in manifest.profiles if name in profile]
+    if not shapes:
+        fixed = manifest.inputs[0].shape
+        return 0, ShapeRange(fixed, fixed, fixed)
+    return max(enumerate(shapes), key=lambda item: item[1].max[0])
