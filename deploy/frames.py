@@ -81,7 +81,12 @@ def _failed(name: str, error: StrataError) -> Frame:
 
 
 def _of_file(path: Path) -> Frame:
-    return Frame(str(path), lambda: read_image(path))
+    def load() -> Pixels:
+        if path.exists() and not path.is_file():  # a pipe or a device would be waited for
+            raise InputError(f"{path}: is not a file", hint="name an image, or a folder of images")
+        return read_image(path)
+
+    return Frame(str(path), load)
 
 
 def _of_array(name: str, pixels: Pixels) -> Frame:

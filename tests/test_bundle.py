@@ -323,7 +323,10 @@ def test_a_file_that_changes_while_it_is_bundled_is_noticed(tmp_path):
 
 def test_what_cannot_be_read_is_no_traceback(tmp_path):
     refused(lambda: open_bundle(tmp_path / "none.zip"), "cannot be read")
-    refused(lambda: open_bundle(tmp_path), "cannot be read")
+    refused(lambda: open_bundle(tmp_path), "is not a file")
+    os.mkfifo(tmp_path / "pipe")  # it must not be waited for
+    refused(lambda: verify(tmp_path / "pipe"), "is not a file")
+    assert not is_bundle(tmp_path / "pipe")
     refused(lambda: write_bundle(tmp_path / "b.zip", {"a": tmp_path / "none"}), "none")
     assert not is_bundle(tmp_path / "none.zip")
     assert not is_bundle(tmp_path)

@@ -30,7 +30,15 @@ from deploy.bundle.layout import (
     offsets,
 )
 
-__all__ = ["Bundle", "Problem", "frame_problems", "is_bundle", "open_bundle", "read_index"]
+__all__ = [
+    "Bundle",
+    "Problem",
+    "frame_problems",
+    "is_bundle",
+    "open_bundle",
+    "open_file",
+    "read_index",
+]
 
 _COPY_AGAIN = "copy it again whole, or make it again with strata bundle"
 
@@ -156,11 +164,25 @@ def _unwritable(folder: Path, err: OSError) -> OutputError:
 def is_bundle(path: Path) -> bool:
     """Tell whether a file looks like a bundle: a zip whose first entry is the index."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             first = first_entry(stream.read(LOCAL_BYTES + len(INDEX)))
-    except OSError:
+    except (InputError, OSError):
         return False
     return first is not None and first.name == INDEX
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open what may be a bundle.
+
+    Raises:
+        InputError: It is no file, or cannot be read.
+    """
+    if path.exists() and not path.is_file():  # a pipe or a device would be waited for
+        raise InputError(f"{path}: is not a file", hint="name a bundle; strata bundle makes one")
+    try:
+        return path.open("rb")
+    except OSError as err:
+        raise _unreadable(path, err) from err
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -170,10 +192,7 @@ def open_bundle(path: Path) -> Bundle:
         InputError: It cannot be read, is no bundle, or is damaged; the file is named.
     """
     with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(path.open("rb"))
-        except OSError as err:
-            raise _unreadable(path, err) from err
+        stream = stack.enter_context(open_file(path))
         index = read_index(stream, path)
         for problem in frame_problems(stream, index, path):
             raise InputError(f"{path}: {problem}", hint=_COPY_AGAIN)

@@ -9,7 +9,7 @@ from core.errors import InputError
 from core.progress import Progress, silent
 from deploy.bundle.contents import Contents, read_contents
 from deploy.bundle.index import INDEX, File
-from deploy.bundle.reader import Bundle, Problem, frame_problems, read_index
+from deploy.bundle.reader import Bundle, Problem, frame_problems, open_file, read_index
 
 __all__ = ["Verification", "verify"]
 
@@ -52,13 +52,7 @@ def verify(path: Path, *, progress: Progress = silent) -> Verification:
     Raises:
         InputError: It cannot be read, or is no bundle at all.
     """
-    try:
-        stream = path.open("rb")
-    except OSError as err:
-        raise InputError(
-            f"{path}: cannot be read ({err.strerror})", hint="name a bundle; strata bundle makes it"
-        ) from err
-    with stream:
+    with open_file(path) as stream:
         try:
             index = read_index(stream, path)
         except InputError as err:
