@@ -17,6 +17,7 @@ from core.errors import InputError, OutputError
 from deploy.bundle.index import INDEX, File, Index, checked_name, parse_index
 from deploy.bundle.layout import Entry, central_parts, local_header
 from deploy.bundle.reader import is_bundle, open_bundle
+from deploy.bundle.unpack import unpack
 from deploy.bundle.verify import verify
 from deploy.bundle.writer import write_bundle
 
@@ -162,7 +163,7 @@ def test_a_hostile_name_is_refused(name, tmp_path):
     escaped = name.encode("unicode_escape").decode().replace("\\x", "\\u00").replace('"', '\\"')
     path = tmp_path / "hostile.zip"
     forged(path, text.replace("model.onnx", escaped), [("model.onnx", b"1")])
-    refused(lambda: open_bundle(path).unpack(tmp_path / "out"))
+    refused(lambda: unpack(open_bundle(path), tmp_path / "out"))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -214,7 +215,7 @@ def test_a_hostile_zip_is_refused_and_nothing_is_written(kind, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     path = _zip(folder / "bad.zip", ZIPS[kind])
-    refused(lambda: open_bundle(path).unpack(folder / "out"), path)
+    refused(lambda: unpack(open_bundle(path), folder / "out"), path)
     assert verify(path).problems
     assert list(tmp_path.rglob("*")) == [folder, path]
 
@@ -283,15 +284,15 @@ def test_too_many_files_are_refused(tmp_path):
 
 def test_unpacking_writes_what_is_in_it_and_nothing_else(whole, tmp_path):
     with open_bundle(whole) as bundle:
-        written = bundle.unpack(tmp_path / "out")
+        written = unpack(bundle, tmp_path / "out")
         assert {p.relative_to(tmp_path / "out").as_posix() for p in written} == {INDEX, *PARTS}
         for name, data in PARTS.items():
             assert (tmp_path / "out" / name).read_bytes() == data
         with pytest.raises(OutputError, match="not an empty folder"):
-            bundle.unpack(tmp_path / "out")
+            unpack(bundle, tmp_path / "out")
         (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(OutputError, match="not an empty folder"):
-            bundle.unpack(tmp_path / "link")
+            unpack(bundle, tmp_path / "link")
     assert {p.name for p in tmp_path.iterdir()} == {"out", "link"}
 
 
@@ -301,7 +302,7 @@ def test_unpacking_a_damaged_bundle_leaves_nothing(whole, tmp_path):
     path = tmp_path / "bad.zip"
     path.write_bytes(data)
     with open_bundle(path) as bundle:
-        refused(lambda: bundle.unpack(tmp_path / "out"), "plans/rtx-sm86.engine: its bytes")
+        refused(lambda: unpack(bundle, tmp_path / "out"), "plans/rtx-sm86.engine: its bytes")
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -1,14 +1,11 @@
 """Read a bundle without unpacking it, and trust nothing in it that was not checked.
 
 Opening checks the index and every byte around the files; reading a file checks its digest.
-:meth:`Bundle.unpack` writes plain files with checked names into a new folder, and nothing
-anywhere else.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import BinaryIO
 
-from core.artifacts import sha256_bytes, write_bytes
-from core.errors import InputError, OutputError
+from core.artifacts import sha256_bytes
+from core.errors import InputError
 from deploy.bundle.index import INDEX, MOST_BYTES, File, Index, parse_index
 from deploy.bundle.layout import (
     LOCAL_BYTES,
@@ -121,44 +118,6 @@ class Bundle:
             return self._stream.read(file.bytes)
         except OSError as err:
             raise _unreadable(self.path, err) from err
-
-    def unpack(self, folder: Path) -> tuple[Path, ...]:
-        """Write all files, each checked, into a folder that is new or empty; all or none.
-
-        Raises:
-            InputError: A file's bytes differ.
-            OutputError: The folder holds something, or cannot be written.
-        """
-        _require_empty(folder)
-        names = (INDEX, *self.files)
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
-            for name in names:
-                data = self.index.to_text().encode() if name == INDEX else self.read(name)
-                write_bytes(beside / name, data)
-            beside.replace(folder)
-        except OSError as err:
-            raise _unwritable(folder, err) from err
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        return tuple(folder / name for name in names)
-
-
-def _require_empty(folder: Path) -> None:
-    try:
-        taken = folder.is_symlink() or (folder.exists() and any(folder.iterdir()))
-    except OSError as err:
-        raise _unwritable(folder, err) from err
-    if taken:
-        raise OutputError(
-            f"{folder}: is not an empty folder", hint="name a new one: nothing is written over"
-        )
-
-
-def _unwritable(folder: Path, err: OSError) -> OutputError:
-    return OutputError(
-        f"{folder}: cannot be written ({err.strerror or err})", hint="name a new folder"
-    )
 
 
 def is_bundle(path: Path) -> bool:

@@ -32,6 +32,7 @@ def command(bundle: Path, key: Path | None, output: Path | None, as_json: bool) 
     """
     from deploy.bundle.reader import open_bundle
     from deploy.bundle.signature import check_signature
+    from deploy.bundle.unpack import unpack
     from deploy.bundle.verify import verify
     from deploy.cli.progress import progress_bar
 
@@ -42,7 +43,7 @@ def command(bundle: Path, key: Path | None, output: Path | None, as_json: bool) 
         signer = check_signature(bundle, key)
     if output is not None and not found.problems:
         with open_bundle(bundle) as whole:
-            whole.unpack(output)
+            unpack(whole, output)
     click.echo(_json(found, signer) if as_json else _text(found, signer, output))
     error = found.error()
     if error is not None:
