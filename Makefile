@@ -44,7 +44,7 @@ ENGINE := $(OUT)/$(PRECISION).engine
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup export weights bundle report test test-slow test-gpu lint format degradation bench-peers bench-calibration clean FORCE
+.PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration clean FORCE
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -144,8 +144,40 @@ test: .venv/.ready ## the tests (no GPU needed)
 test-slow: .venv/.ready ## the tests that take minutes
 	.venv/bin/pytest -m slow
 
+test-ray: .venv/.ready ## the tests that need Ray, which is installed first
+	.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[ray]'
+	.venv/bin/pytest -m ray
+
 test-gpu: .venv/.ready ## the tests that need a GPU
 	.venv/bin/pytest -m gpu
+
+# The whole chain on the small network of tests/accuracy, always anew: its code is what is tested.
+CHECK         ?= build/check
+CHECK_WEIGHTS ?= tests/accuracy/resnet18-width16.safetensors
+CHECK_HELD    := tests/accuracy/baseline.json
+# More options of `strata check`, such as --images 2000.
+CHECK_OPTIONS ?=
+CHECK_MODELS  := $(CHECK)/optimized.onnx $(CHECK)/int8.onnx
+
+define check_models
+	@mkdir -p $(CHECK)
+	@$(STRATA) export --depth 18 --width 16 --weights $(CHECK_WEIGHTS) -o $(CHECK)/model.onnx
+	@$(STRATA) optimize $(CHECK)/model.onnx -o $(CHECK)/optimized.onnx
+	@$(STRATA) calibrate $(CHECK)/optimized.onnx --images 256 -o $(CHECK)/statistics.npz
+	@$(STRATA) quantize $(CHECK)/optimized.onnx --statistics $(CHECK)/statistics.npz --method mse --full-range on -o $(CHECK)/int8.onnx
+endef
+
+check: .venv/.ready ## the accuracy gate, on the small network of tests/accuracy
+	$(check_models)
+	@$(STRATA) check $(CHECK_MODELS) --baseline $(CHECK_HELD) --other-weights --json $(CHECK)/check.json \
+	  --junit $(CHECK)/junit.xml --markdown $(CHECK)/check.md $(CHECK_OPTIONS)
+
+check-baseline: .venv/.ready ## measure anew what make check holds (YES=--yes does not ask)
+	$(check_models)
+	@$(STRATA) baseline $(CHECK_MODELS) -o $(CHECK_HELD) --update $(YES)
+
+check-model: .venv/.ready ## train the small network anew; make check-baseline follows
+	$(STRATA) train --depth 18 --width 16 --passes 160000 -o $(CHECK_WEIGHTS)
 
 lint: .venv/.ready ## ruff and mypy
 	.venv/bin/ruff check .

@@ -13,7 +13,7 @@ from calib_data.npz import open_npz
 from calib_data.sources import Source
 from core.errors import InputError
 
-__all__ = ["open_data"]
+__all__ = ["absolute", "open_data"]
 
 # data set → its folder
 _SETS: dict[str, Path] = {"fashion-mnist": FOLDER, "fashion-mnist-full": DEBIAN_FOLDER}
@@ -58,6 +58,12 @@ def open_data(text: str, *, synthetic: bool = False) -> Source:
         if is_idx(path):
             return open_idx(path)
     raise InputError(f"{text}: not a data set that can be read", hint=_way_out(path))
+
+
+def absolute(text: str) -> str:
+    """Return what opens the same data from any working folder."""
+    known = text.partition(":")[0] in (_NOISE, *_SETS)
+    return text if known else str(Path(text).resolve())
 
 
 def _open_set(name: str, split: str) -> Source:

@@ -14,7 +14,7 @@ from deploy.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ["core", "calib_data", "exporter", "deploy"]  # from the ground up
-HEAVY = ["torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cv2"]
+HEAVY = ["torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cv2", "ray"]
 SOURCES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))
 
 

@@ -18,10 +18,11 @@ from calib_data.preprocess import PRESETS
 from calib_data.sources import array_digest
 from core.errors import CalibrationError, GraphError, InputError
 from exporter import collector
-from exporter.calibrate import CalibrationOptions, ImageSet, calibrate
+from exporter.calibrate import calibrate
 from exporter.image_record import Origin
 from exporter.session import open_session
 from exporter.statistics import merge, read_statistics
+from exporter.work import CalibrationOptions, ImageSet
 
 TENSORS = ["x", "b", "d", "f"]
 TOY = """<ir_version: 10, opset_import: ["" : 21]>

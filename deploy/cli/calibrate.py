@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calib_data.open import absolute
 from calib_data.preprocess import PRESETS, preprocess_option
 from core.artifacts import sha256_file
 from core.errors import InputError, MissingBackendError
@@ -42,6 +43,13 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     return int(found[1]), int(found[2])
 
 
+def _address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse the model that was taken for an address."""
+    if value is not None and (value.endswith(".onnx") or Path(value).is_file()):
+        raise click.BadParameter(f"{value!r} is a file, no address; write --ray behind MODEL")
+    return value
+
+
 @click.command("calibrate")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
@@ -68,7 +76,18 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     "--threads",
     type=click.IntRange(min=0),
     default=0,
-    help="CPUs to use.  [default: all that there are]",
+    help="CPUs to use; with --ray, of each worker.  [default: all that there are; with --ray, 1]",
+)
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="",
+    callback=_address,
+    metavar="[ADDRESS]",
+    help="Spread the images over a Ray cluster; without ADDRESS, that of RAY_ADDRESS, one that "
+    "runs here, or one started here. Every node needs strata[export,ray] and reads MODEL and "
+    "DATA by the same paths.",
 )
 @layer_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -78,6 +97,7 @@ def command(
     request: ImageRequest,
     shard: tuple[int, int],
     threads: int,
+    address: str | None,
     layers: LayerRequest,
     as_json: bool,
 ) -> None:
@@ -87,10 +107,12 @@ def command(
     is stopped leaves a hidden file beside it, and the next one carries on from there.
 
     What reaches the network is looked at too: a warning on stderr says what is wrong with it.
+    The default --data serves networks for Fashion-MNIST only; others name theirs.
     """
     try:
-        from exporter.calibrate import CalibrationOptions, ImageSet, calibrate
+        from exporter.calibrate import calibrate
         from exporter.input_look import look_at_input
+        from exporter.work import CalibrationOptions, Cluster, ImageSet
     except ImportError as err:
         raise MissingBackendError(
             f"calibrating needs a library that is not here ({err})",
@@ -105,10 +127,10 @@ def command(
     data = ImageSet(images.source, images.indices, images.spec, images.origin(given))
     target = output or model.with_name("statistics.npz")
     partial = target.with_name(f".{target.name}.partial")
+    cluster = None if address is None else Cluster(absolute(request.data), address)
+    options = CalibrationOptions(threads, shard, partial, cluster)
     with progress_bar("calibrate") as bar:
-        statistics = calibrate(
-            model, data, tensors, CalibrationOptions(threads, shard, partial), progress=bar
-        )
+        statistics = calibrate(model, data, tensors, options, progress=bar)
     statistics.write(target)
     partial.unlink(missing_ok=True)
     look = look_at_input(statistics, part=shard != (1, 1), where=images.where)
