@@ -113,13 +113,19 @@ def _grid(plot: _Plot) -> Iterator[str]:
         yield f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}">{decibels}</text>'
     best = plot.scale.height(float("inf"))
     yield f'<path class="grid lane" d="M{left} {best}H{right}"/>'
-    said = "equal" if plot.frame is WIDE else "="
+    said = f">{plot.scale.high:g}" if _any_beyond(plot) else "equal"
     yield f'<text class="tick" x="{left - 6}" y="{best + 4:.1f}">{said}</text>'
     if plot.frame is WIDE:
         yield f'<text class="tick" x="{left - 6}" y="{TOP - 42}">dB</text>'
     if any(_lost(cell) for _, cell in plot.cells()):
         y = plot.scale.height(float("nan"))
         yield f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}">✕</text>'
+
+
+def _any_beyond(plot: _Plot) -> bool:
+    """Tell whether the lane of what is equal also holds what is nearly so."""
+    errors = [errors for _, cell in plot.cells() for errors in (cell.own, cell.inherited) if errors]
+    return any(plot.scale.high < each.sqnr_db < float("inf") for each in errors)
 
 
 def _lost(cell: Cell) -> bool:

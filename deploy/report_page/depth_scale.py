@@ -7,7 +7,7 @@ columns differs. All in pixels of the picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,9 +16,10 @@ from deploy.comparison.report import Report, Row
 
 __all__ = ["HEIGHT", "NARROW", "WIDE", "Frame", "Scale", "columns_of", "scale_of", "stages_of"]
 
-HEIGHT = 340
+HEIGHT = 346
 TOP, BOTTOM = 56, 308  # of the part where decibels are told apart
-_BEST, _WORST = 40, 320  # lanes for what is beyond: equal or nearly, NaN or not comparable
+_BEST, _WORST = 40, 326  # lanes for what is beyond: equal or nearly, NaN or not comparable
+_ROUNDED_DB, _FLOAT_DB = 80.0, 100.0  # layers that round to fewer bits; rounding of floats
 _ELSEWHERE = {Status.ABSENT, Status.ONLY_IN_REFERENCE, Status.ONLY_IN_CANDIDATE}
 
 
@@ -90,21 +91,15 @@ def columns_of(report: Report, step: int) -> list[int]:
 def scale_of(report: Report, step: int) -> Scale:
     """Return the scale that shows what differs in a step.
 
-    It ends above the largest inherited error that is not zero: the own error of an operator
-    that only rounds in float is far beyond, and its exact height tells nobody anything.
+    Where layers round to codes or halves, an operator that only rounds in float is 100 dB and
+    more above them, and its exact height tells nobody anything.
     """
-    values = [value for value in _values(report, step) if math.isfinite(value)]
+    values = sorted(value for value in _values(report, step) if math.isfinite(value))
     if not values:
         return Scale(0.0, 100.0)
-    own = _finite(row.cells[step].own for row in report.rows)
-    free = _finite(row.cells[step].inherited for row in report.rows)
-    high = 10.0 * math.ceil(max(free, default=max(values)) / 10.0 + 0.5)
-    low = 10.0 * math.floor(min(*own, *free, *values) / 10.0)
-    return Scale(min(low, high - 30.0), high)
-
-
-def _finite(all_errors: Iterable[Errors | None]) -> list[float]:
-    return [e.sqnr_db for e in all_errors if e is not None and math.isfinite(e.sqnr_db)]
+    told = [value for value in values if value < _FLOAT_DB] if values[0] < _ROUNDED_DB else values
+    high = 10.0 * math.ceil(told[-1] / 10.0)
+    return Scale(min(10.0 * math.floor(told[0] / 10.0), high - 30.0), high)
 
 
 def _values(report: Report, step: int) -> Iterator[float]:
@@ -113,6 +108,8 @@ def _values(report: Report, step: int) -> Iterator[float]:
         for errors in (cell.own, cell.inherited):
             if errors is not None:
                 yield errors.sqnr_db
+        if cell.explained is not None and cell.explained.expected_db is not None:
+            yield cell.explained.expected_db
 
 
 def stages_of(report: Report, columns: list[int]) -> list[tuple[str, int, int]]:

@@ -54,6 +54,17 @@ def head_row(columns: Sequence[tuple[str, bool]]) -> str:
 
 
 def embedded(value: Any) -> str:
-    """Return JSON that can stand in a script element: nothing in it ends the element."""
-    shown = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    """Return JSON that can stand in a script element: nothing in it ends the element.
+
+    Its texts are made plain and are shortened as :func:`said` does.
+    """
+    shown = json.dumps(_plain(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return shown.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return fit(value, _SENTENCE)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -69,7 +69,7 @@
       cursor.setAttribute("visibility", column < 0 ? "hidden" : "visible");
       if (column < 0) continue;
       const x = Number(svg.dataset.left) + (column + 0.5) * Number(svg.dataset.pitch);
-      cursor.firstElementChild.setAttribute("d", `M${x} 18V330`);
+      cursor.firstElementChild.setAttribute("d", `M${x} 18V336`);
       for (const kind of ["own", "inherited"]) {
         const y = marks[kind][column];
         const dot = cursor.querySelector(`.at-${kind}`);

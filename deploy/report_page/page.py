@@ -85,11 +85,10 @@ def _depth(report: Report, step: int) -> str:
 
 def _by_step(report: Report, parts: list[str]) -> str:
     """Return parts of which a script shows one at a time; without it, one after the other."""
-    if len(parts) == 1:
-        return f'<div data-of-step="0">{parts[0]}</div>'
+    hidden = "" if report.steps > 1 else " hidden"
     return "".join(
-        f'<div data-of-step="{step}"><h3 class="of-step">{said(step_name(report, step))}</h3>'
-        f"{part}</div>"
+        f'<div data-of-step="{step}"><h3 class="of-step{hidden}">'
+        f"{said(step_name(report, step))}</h3>{part}</div>"
         for step, part in enumerate(parts)
     )
 
@@ -98,13 +97,15 @@ def _choices(report: Report, chosen: int) -> str:
     """Return a choice of steps for the bar on top."""
     options = "".join(
         f'<label><input type="radio" name="step" value="{step}"'
-        f"{' checked' if step == chosen else ''}><span>{said(report.models[step + 1].name)}"
+        f"{' checked' if step == chosen else ''}><span>"
+        f"<bdi>{text(report.models[step + 1].name, _SHORT)}</bdi>"
         f"{'' if report.verdicts[step].holds else _BROKEN}</span></label>"
         for step in range(report.steps)
     )
     return f'<fieldset class="steps js"><legend>Step to</legend>{options}</fieldset>'
 
 
+_SHORT = 32  # characters of a model in the bar
 _BROKEN = ' <b class="cross">✕<span class="hidden"> does not hold</span></b>'
 
 

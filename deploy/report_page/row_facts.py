@@ -58,7 +58,9 @@ def _row(report: Report, row: Row, blamed: list[set[str]]) -> dict[str, Any]:
         ],
         "cells": [
             {
-                "precision": (made.precision or "") if (made := row.made[step + 1]) else "",
+                "precision": fit(made.precision or "", LONGEST)
+                if (made := row.made[step + 1])
+                else "",
                 "status": cell.status.value,
                 "blame": row.tensor in blamed[step],
                 "brief": fit(brief(cell), 200),
