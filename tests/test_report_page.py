@@ -243,6 +243,13 @@ def test_a_histogram_marks_what_the_codes_hold():
     assert drawn.count('class="beyond"') == 2
     assert ">1.27<" in drawn
     assert 'class="amax"' not in histogram_svg(HISTOGRAM, None, "values")
+    # Codes to ±3.2 and more are shown by a wider picture: −3.2 is its left edge.
+    wide = histogram_svg(HISTOGRAM, replace(CODES, scale=0.025), "values")
+    assert ">−3.2<" in wide
+    assert wide.count('class="amax"') == 2
+    assert 'class="beyond"' not in wide
+    # Those to ±6.4 would leave little of it.
+    assert 'class="amax"' not in histogram_svg(HISTOGRAM, replace(CODES, scale=0.05), "values")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (math.nan, 1.0), (-math.inf, math.inf)])

@@ -113,7 +113,8 @@ def _grid(plot: _Plot) -> Iterator[str]:
         yield f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}">{decibels}</text>'
     best = plot.scale.height(float("inf"))
     yield f'<path class="grid lane" d="M{left} {best}H{right}"/>'
-    said = f">{plot.scale.high:g}" if _any_beyond(plot) else "equal"
+    equal = "equal" if plot.frame is WIDE else "="
+    said = f">{plot.scale.high:g}" if _any_beyond(plot) else equal
     yield f'<text class="tick" x="{left - 6}" y="{best + 4:.1f}">{said}</text>'
     if plot.frame is WIDE:
         yield f'<text class="tick" x="{left - 6}" y="{TOP - 42}">dB</text>'

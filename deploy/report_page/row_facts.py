@@ -12,7 +12,7 @@ from deploy.inspect.columns import fit
 from deploy.report_page.depth_plot import heights
 from deploy.report_page.histogram import holds
 from deploy.report_page.markup import LONGEST
-from deploy.report_page.words import brief, excess_text, number, place_text, share, step_name
+from deploy.report_page.words import beyond_text, brief, number, place_text, share, step_name
 from deploy.report_page.worst_part import carded
 
 __all__ = ["page_data"]
@@ -90,7 +90,7 @@ def _cell(cell: Cell) -> Iterator[tuple[str, str]]:
     yield from _errors("inherited", cell.inherited)
     explained = cell.explained
     if explained is not None and explained.expected_db is not None:
-        beyond = f", {excess_text(explained.excess_db)} dB beyond"
+        beyond = f", {beyond_text(explained.excess_db)} beyond"
         worst = f" in channel {explained.channel}" if explained.channel is not None else ""
         yield "explained", f"{db_phrase(explained.expected_db)}{beyond}{worst}"
     if cell.codes is not None:

@@ -11,6 +11,7 @@ from deploy.comparison.report import Report, Row
 from deploy.comparison.verdict import Verdict
 
 __all__ = [
+    "beyond_text",
     "bound_db",
     "brief",
     "excess_text",
@@ -51,6 +52,12 @@ def excess_text(value: float | None) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "none"
     return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
+
+
+def beyond_text(value: float | None) -> str:
+    """Return the same with its unit, for a sentence."""
+    said = excess_text(value)
+    return f"{said} dB" if said[-1:].isdigit() else said
 
 
 def place_text(place: Place | None) -> str:

@@ -1,4 +1,4 @@
-"""The layers worth a look: to blame, or the worst of a step by their own error."""
+"""The layers worth a look: to blame, the worst by their own error, or with an ill-fitting amax."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from deploy.comparison.report import Report, Row
 from deploy.comparison.verdict import Blame
 from deploy.report_page.histogram import histogram_svg, holds
 from deploy.report_page.markup import facts, link, said, text
-from deploy.report_page.words import excess_text, number, place_text, share
+from deploy.report_page.words import beyond_text, number, place_text, share
 
 __all__ = ["carded", "worst_part"]
 
-_BLAMED, _WORST = 24, 6  # cards at most: layers to blame; others besides
+# Cards at most: layers to blame; the worst besides; those whose amax fits these images worst.
+_BLAMED, _WORST, _RANGES = 24, 6, 3
 
 
 def carded(report: Report, step: int) -> dict[str, Blame | None]:
@@ -27,7 +28,19 @@ def carded(report: Report, step: int) -> dict[str, Blame | None]:
         errors = report.errors(row, own=own, step=step)
         if errors is not None and errors.sqnr_db != float("inf"):
             cards.setdefault(row.tensor, None)
+    for tensor in _ill_fitting(report, step):
+        cards.setdefault(tensor, None)
     return cards
+
+
+def _ill_fitting(report: Report, step: int) -> list[str]:
+    """Return the tensors with a histogram for which another amax would have been better."""
+    rated = [
+        (-cell.codes.regret_db, at, row.tensor)
+        for at, row in enumerate(report.rows)
+        if (cell := row.cells[step]).codes and cell.histogram and cell.codes.regret_db > 0
+    ]
+    return [tensor for _, _, tensor in sorted(rated)[:_RANGES]]
 
 
 def worst_part(report: Report, step: int) -> str:
@@ -90,7 +103,7 @@ def _figures(cell: Cell) -> Iterator[tuple[str, str]]:
         yield "inherited", db_phrase(cell.inherited.sqnr_db)
     if cell.explained is not None and cell.explained.expected_db is not None:
         yield "rounding explains", db_phrase(cell.explained.expected_db)
-        yield "beyond that", f"{excess_text(cell.explained.excess_db)} dB"
+        yield "beyond that", beyond_text(cell.explained.excess_db)
     if cell.explained is not None and cell.explained.channel is not None:
         yield "worst channel", str(cell.explained.channel)
     errors = cell.own or cell.inherited
