@@ -75,7 +75,7 @@ $(eval $(call options,build,$(BATCH) $(FLAVOUR)))
 $(eval $(call options,compare,$(PRECISION) $(TEST) $(DATA)))
 FORCE:
 
-export: $(OUT)/optimized.onnx $(ENGINE) $(OUT)/layers.json $(OUT)/accuracy.json ## PyTorch to a TensorRT engine, compared and evaluated
+export: $(OUT)/optimized.onnx $(ENGINE) $(OUT)/report.html $(OUT)/accuracy.json ## PyTorch to a TensorRT engine, compared and evaluated
 	@$(STRATA) summary $(OUT)
 
 weights: $(WEIGHTS_FILE) ## train the reference network (or check WEIGHTS)
@@ -102,8 +102,13 @@ $(OUT)/fp16.onnx: $(OUT)/optimized.onnx | .venv/.ready
 $(ENGINE) $(ENGINE).json &: $(CANDIDATE) $(STAMPS)/build | .venv/.ready
 	$(call stage,build,$(STRATA) build $< --flavour $(FLAVOUR) --batch $(BATCH) -o $(ENGINE))
 
-$(OUT)/layers.json: $(REFERENCE) $(CANDIDATE) $(STAMPS)/compare | .venv/.ready
-	$(call stage,compare,$(STRATA) compare $(REFERENCE) $(CANDIDATE) --data '$(or $(TEST),$(DATA))' --json $@)
+# After the engine and the evaluation: the page shows both.
+COMPARISON := $(OUT)/layers.json $(OUT)/report.html
+$(COMPARISON) &: $(REFERENCE) $(CANDIDATE) $(ENGINE) $(if $(TEST),$(OUT)/accuracy.json) $(STAMPS)/compare | .venv/.ready
+	$(call stage,compare,$(STRATA) compare $(REFERENCE) $(CANDIDATE) --data '$(or $(TEST),$(DATA))' --json $(OUT)/layers.json --html $(OUT)/report.html)
+
+# Where a layer is to blame, compare fails, and the page that says so stays.
+.PRECIOUS: $(OUT)/report.html
 
 # --fast: INT8 by the float kernels that ONNX Runtime is quickest with; only float rounding differs.
 # With no labelled set (TEST=) there is nothing to evaluate, and the summary says so.
@@ -119,7 +124,7 @@ bundle: $(BUNDLE) ## what an edge machine or a server needs, in one file
 $(BUNDLE): $(CANDIDATE) $(ENGINE) $(OUT)/layers.json $(OUT)/accuracy.json
 	$(call stage,bundle,$(STRATA) bundle $(OUT) --model $(CANDIDATE) -o $@)
 
-report: $(OUT)/layers.json ## the worst layers of the candidate, and the summary
+report: $(OUT)/report.html ## the page to look at, the worst layers of the candidate, and the summary
 	@$(STRATA) compare $(REFERENCE) $(CANDIDATE) --data '$(or $(TEST),$(DATA))'
 	@$(STRATA) summary $(OUT)
 

@@ -31,7 +31,7 @@ _STAGES: dict[str, tuple[str, ...]] = {
     "calibrate": ("statistics.npz",),
     "quantize": ("calibration.json", "int8.onnx", "fp16.onnx"),
     "build": ("int8.engine", "fp16.engine", "fp32.engine"),
-    "compare": ("layers.json",),
+    "compare": ("layers.json", "report.html"),
     "evaluate": ("accuracy.json",),
 }
 # ONNX file → role → the file beside it that it was made from

@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from report_values import CODES, DATA, EVIL, HISTOGRAM, hostile, large, report
 from tensorrt_nets import write
+from tiny_nets import resnet, set_weight, weight, with_qdq
+from tiny_nets import write as write_model
 
 from calib_data.open import open_data
 from core.artifacts import sha256_file
 from core.errors import OutputError
 from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
+from deploy.cli import cli
 from deploy.comparison.measures import Histogram
 from deploy.engine import build
 from deploy.images import ImageRequest
@@ -343,6 +347,28 @@ def test_pictures_that_cannot_be_had_are_said(tmp_path):
         assert "No pictures" in Page(text).text
         assert "data:image/png" not in text
         assert str(tmp_path) not in text
+
+
+def test_the_command_writes_the_page_of_a_broken_model_too(tmp_path):
+    model = with_qdq(resnet())
+    set_weight(model, "layer1.0.conv1.weight", 3.0 * weight(model, "layer1.0.conv1.weight"))
+    files = [
+        write_model(resnet(), tmp_path / "a.onnx"),
+        write_model(model, tmp_path / "evil<b>.onnx", stage="int8"),
+    ]
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(
+        cli, ["compare", *map(str, files), "--images", "6", "--html", str(page)]
+    )
+    assert done.exit_code == 7, done.output
+    text = Page(page.read_text()).text
+    assert "a.onnx → evil<b>.onnx" in text
+    assert "to blame" in text
+    gone = CliRunner().invoke(
+        cli, ["compare", *map(str, files), "--images", "6", "--html", str(tmp_path)]
+    )
+    assert gone.exit_code == OutputError.exit_code
+    assert "Traceback" not in gone.output
 
 
 def test_a_thumbnail_is_at_most_128_pixels():

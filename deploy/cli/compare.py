@@ -53,6 +53,12 @@ def _bounds_by_precision(
     type=click.Path(path_type=Path, allow_dash=True),
     help="Write everything to this file; - prints it in place of the table.",
 )
+@click.option(
+    "--html",
+    "html_path",
+    type=click.Path(path_type=Path),
+    help="Write a page to look at: plots, the worst layers, changed answers; one file.",
+)
 @click.option("--floor-db", type=float, help="Fail when a tensor's inherited SQNR is below.")
 @click.option(
     "--bound",
@@ -100,6 +106,10 @@ def command(models: tuple[str, ...], request: ImageRequest, top: int, **given: A
         if json_path is not None:
             write_report(report, json_path)
         click.echo(report_text(report, top=top))
+    if given["html_path"] is not None:
+        from deploy.report_page.page import write_html
+
+        write_html(report, given["html_path"], request, _folder(models[-1]))
     if not report.holds:
         raise _fault(report)
 
@@ -121,6 +131,12 @@ def _compare(models: tuple[str, ...], request: ImageRequest, given: Mapping[str,
     options = CompareOptions(given["own"], given["until_first"], bounds)
     with progress_bar("compare") as bar:
         return compare_models(models, request, options, progress=bar)
+
+
+def _folder(model: str) -> Path:
+    """Return where a model lies: its accuracy and its engine lie there too."""
+    prefix, _, file = model.partition(":")
+    return Path(file if prefix in {"torch", "trt-network"} else model).parent
 
 
 def _fault(report: Report) -> AccuracyError:
