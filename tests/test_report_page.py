@@ -223,6 +223,18 @@ def test_the_plot_has_a_column_for_each_tensor_that_both_sides_have():
     assert own.count("M") == 3  # 40.5, 9.25 and the NaN; those of 100 dB and more are exact
 
 
+def test_a_tensor_whose_codes_are_at_fault_is_ringed_where_they_leave_it():
+    made = report()
+    at = made.rows[4]
+    coarse = replace(CODES, rounding_db=12.0)
+    exact = replace(at.cells[1], codes=coarse, own=replace(at.cells[1].own, sqnr_db=math.inf))
+    rows = (*made.rows[:4], replace(at, cells=(at.cells[0], exact)), *made.rows[5:])
+    made = replace(made, rows=rows)
+    ring = re.search(r'class="fault" cx="[^"]*" cy="([^"]*)" r="6.0"', html(made))
+    assert scale_of(made, 1) == Scale(10.0, 50.0)
+    assert float(ring[1]) == pytest.approx(308 - 252 * 2 / 40, abs=0.1)
+
+
 def test_the_scale_shows_what_differs():
     scale = scale_of(report(), 1)
     assert (scale.low, scale.high) == (0.0, 50.0)  # from 9.25 to 41; 100 dB are of floats

@@ -186,7 +186,7 @@ def _faults(plot: _Plot) -> Iterator[str]:
     for column, cell in plot.cells():
         x, at = plot.x(column), plot.columns[column]
         lost = plot.scale.height(float("nan"))
-        y = plot.scale.at(cell.own or cell.inherited)
+        y = _ring(plot, cell)
         if plot.report.rows[at].tensor in blamed:
             wanted = _expected(plot, column)
             if wanted is not None and y is not None:
@@ -194,6 +194,17 @@ def _faults(plot: _Plot) -> Iterator[str]:
             yield f'<circle class="fault" cx="{x}" cy="{lost if y is None else y}" r="{_RING}"/>'
         if _lost(cell):
             yield f'<path class="lost" d="M{x - 3} {lost - 3}l6 6m0 -6l-6 6"/>'
+
+
+def _ring(plot: _Plot, cell: Cell) -> float | None:
+    """Return the height of the ring of a layer to blame.
+
+    Where its codes are at fault, its own error may be none: it shows where they are read.
+    """
+    errors = cell.own or cell.inherited
+    if errors is None or cell.codes is None or cell.codes.rounding_db > errors.sqnr_db:
+        return plot.scale.at(errors)
+    return round(plot.scale.height(cell.codes.rounding_db), 1)
 
 
 def _targets(plot: _Plot) -> Iterator[str]:

@@ -103,8 +103,11 @@ def scale_of(report: Report, step: int) -> Scale:
 
 
 def _values(report: Report, step: int) -> Iterator[float]:
+    blamed = {blame.tensor for blame in report.verdicts[step].blame}
     for row in report.rows:
         cell = row.cells[step]
+        if cell.codes is not None and row.tensor in blamed:
+            yield cell.codes.rounding_db
         for errors in (cell.own, cell.inherited):
             if errors is not None:
                 yield errors.sqnr_db

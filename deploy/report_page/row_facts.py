@@ -80,7 +80,8 @@ def _made(made: Made, model: str) -> Iterator[str]:
     ]
     if made.low is not None and made.high is not None:
         parts.append(f"{number(made.low)} to {number(made.high)}")
-    counts = (("dead channels", made.dead), ("NaN", made.nan), ("infinite", made.inf))
+    dead = "dead channel" if made.dead == 1 else "dead channels"
+    counts = ((dead, made.dead), ("NaN", made.nan), ("infinite", made.inf))
     parts += [f"{count} {what}" for what, count in counts if count]
     yield fit(", ".join(part for part in parts if part), 200)
 
@@ -97,6 +98,7 @@ def _cell(cell: Cell) -> Iterator[tuple[str, str]]:
         codes = cell.codes
         low, high = holds(codes)
         yield "codes", f"{number(low)} to {number(high)}, {share(codes.saturated)} clipped"
+        yield "quantizing leaves", db_phrase(codes.rounding_db)
         yield "equal codes", f"{share(codes.equal)}, at most {codes.largest} apart"
         yield "best amax here", f"{number(codes.best_amax)}, {codes.regret_db:.1f} dB better"
     if cell.own is None and cell.inherited is None:

@@ -114,6 +114,7 @@ def _figures(cell: Cell) -> Iterator[tuple[str, str]]:
         low, high = holds(codes)
         yield "codes hold", f"{number(low)} to {number(high)} (amax {number(codes.amax)})"
         yield "clipped", share(codes.saturated)
+        yield "quantizing leaves", db_phrase(codes.rounding_db)
         yield "best amax here", f"{number(codes.best_amax)} ({codes.regret_db:.1f} dB better)"
         equal = codes.equal if codes.own_equal is None else codes.own_equal
         yield ("equal codes" if codes.own_equal is None else "equal codes, own"), share(equal)
