@@ -76,8 +76,8 @@ class TrainOptions:
 # at 0.03 a ResNet-18 answers as well, and its INT8 logits are 12 dB worse than at 0.3; a
 # ResNet-50's 10 dB worse at 0.05 than at 0.2.
 DEFAULTS: dict[int, TrainOptions] = {
-    18: TrainOptions(passes=80_000, lr=0.3),
-    34: TrainOptions(passes=44_000, lr=0.1),
+    18: TrainOptions(passes=120_000, lr=0.3),
+    34: TrainOptions(passes=44_000, lr=0.2),
     50: TrainOptions(passes=36_000, lr=0.2),
     101: TrainOptions(passes=28_000, batch=32, lr=0.05),
     152: TrainOptions(passes=24_000, batch=32, lr=0.05),
