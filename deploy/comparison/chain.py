@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import InputError
+from core.errors import GraphError, InputError
 from deploy.comparison.answers import Answers
 from deploy.comparison.fold import SideSums
-from deploy.comparison.rows import layers_of
+from deploy.comparison.rows import Seen, layers_of
 from deploy.comparison.segments import common_cuts, merge_cuts
 from deploy.comparison.sides import Side, Walker, check_outputs
 from deploy.comparison.sums import Batch, StepSums, Task
@@ -28,6 +28,8 @@ from exporter.session import Tensors
 __all__ = ["Chain"]
 
 _FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
+
+_RUNNING = "while running"  # ONNX Runtime's words for a node that fails on what it is fed
 
 Stop = Callable[[Sequence[Sequence[str]]], bool]  # given what a piece made, for each step
 
@@ -86,7 +88,13 @@ class Chain:
             walker.start(entry)
         entries = [dict(entry) for entry in feeds]
         for at in range(len(self._cuts)):
-            fresh = self._piece(at, entries, batch)
+            try:
+                fresh = self._piece(at, entries, batch)
+            except GraphError as err:
+                if not self._breaks(feeds, str(err)):
+                    raise
+                self.stopped = True
+                return False
             if stop is not None and stop(fresh):
                 self.stopped = True
                 return False
@@ -146,6 +154,33 @@ class Chain:
             r = c
         entries[-1] = {end: r[end]} if end else {}
         return fresh
+
+    def _breaks(self, feeds: Sequence[Tensors], problem: str) -> bool:
+        """Look for the tensor whose other shape keeps a model from running; note it if found.
+
+        Args:
+            feeds: What the models were fed.
+            problem: What ONNX Runtime said; it names the node that it could not run.
+        """
+        if _RUNNING not in problem:
+            return False
+        shapes = {name: array.shape for feed in feeds for name, array in feed.items()}
+        known = [side.shapes(shapes) for side in self.sides]
+        for step, sides, (r, c) in zip(
+            self.steps, pairwise(self.sides), pairwise(known), strict=True
+        ):
+            for name in sides[0].wiring.makers:
+                if name in step.joined and name in r and r[name] != c.get(name):
+                    step.seen[name] = Seen.apart(r[name], c.get(name, ()))
+                    return True
+        for step, (_, candidate), (r, _) in zip(
+            self.steps, pairwise(self.sides), pairwise(known), strict=True
+        ):
+            for name, maker in candidate.wiring.makers.items():
+                if f"'{maker.node}'" in problem and name in step.joined and name not in step.seen:
+                    step.seen[name] = Seen.apart(r.get(name, ()), ())
+                    return True
+        return False
 
     def _step(self, k: int, at: int, made: tuple[Tensors, Tensors, Tensors], batch: Batch) -> None:
         """Fold what a candidate made freely, and what it makes of the reference's tensors."""

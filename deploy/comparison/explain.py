@@ -37,7 +37,7 @@ Array = npt.NDArray[Any]
 # its rounding errors add up to one number, whose square is 24 times its mean once in a million.
 CHANNEL_DB = 14.0
 _FLIPPED = 1e-4  # of the codes, when two right evaluations of one quantizer meet an edge
-_UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_UNIT = {"float16": 2.0**-11, "FP16": 2.0**-11, "bfloat16": 2.0**-8, "BF16": 2.0**-8}
 _UNIT_32 = 2.0**-24
 
 
@@ -99,9 +99,8 @@ def expected_noise(facts: LayerFacts, step: StepSums, reference: Reference) -> A
     if any(source.tensor not in step.inherited for source in facts.sources):
         return None
     own = step.own[facts.tensor]
-    skips = facts.weights is not None and facts.weights.window and facts.weights.window.skips
-    inputs = [_Input.of(s, step, reference, strided=bool(skips)) for s in facts.sources]
-    unit = max(_UNIT.get(name, _UNIT_32) for name in step.seen[facts.tensor].dtypes)
+    inputs = [_Input.of(s, step, reference, facts) for s in facts.sources]
+    unit = max(_unit(facts.precision), *map(_unit, step.seen[facts.tensor].dtypes))
     made = own.signal / own.elements
     shift = _shift_of(facts.tensor, step)
     last_bit = unit**2 * (made + shift**2)
@@ -170,8 +169,10 @@ def _product(
     if weights.step is not None and not same_weights:
         energy = x.signal.reshape(groups, inner).sum(axis=1).repeat(outputs // groups)
         noise += weights.step.astype(np.float64) ** 2 / 12.0 * covered.sum() * energy
-    # Each product and each partial sum is rounded; the sums are as large as all of it.
-    return np.asarray(noise + unit**2 * products * (2.0 + math.sqrt(inner * taps)))
+    # Inputs and weights are rounded to the type; sums are taken in float32, and their partial
+    # sums may be as large as all of it.
+    sums_noise = _UNIT_32**2 * (1.0 + math.sqrt(inner * taps)) * products
+    return np.asarray(noise + unit**2 * products + sums_noise)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,7 +193,10 @@ class _Input:
     signal: Array
 
     @classmethod
-    def of(cls, source: Source, step: StepSums, reference: Reference, *, strided: bool) -> _Input:
+    def of(cls, source: Source, step: StepSums, reference: Reference, facts: LayerFacts) -> _Input:
+        window = facts.weights.window if facts.weights else None
+        strided = window is not None and window.skips
+        precision = facts.precision
         part = read_of(source.tensor)
         name = part if strided and part in step.inherited else source.tensor
         pair = step.inherited[name]
@@ -201,7 +205,7 @@ class _Input:
         signal = pair.signal / pair.elements
         energy = signal - 2.0 * shift * average + shift**2
         zero = np.zeros(len(energy))
-        unit = max(_UNIT.get(name, 0.0) for name in step.seen[source.tensor].dtypes)
+        unit = max(_UNIT.get(name, 0.0) for name in (precision, *step.seen[source.tensor].dtypes))
         cast = unit**2 * signal
         quantizer = step.quantizers.get(source.tensor)
         if not source.quantized or quantizer is None or name not in step.rounding:
@@ -216,6 +220,11 @@ class _Input:
 def _alike(one: Quantizer, other: Quantizer | None) -> bool:
     """Tell whether two quantizers give the same codes."""
     return other is not None and one == other
+
+
+def _unit(kind: str) -> float:
+    """Return half a last bit, relative, of a type or precision."""
+    return _UNIT.get(kind, _UNIT_32)
 
 
 def _shift_of(tensor: str, step: StepSums) -> float:

@@ -126,7 +126,7 @@ class Judge:
         if self._step.seen[name].status is Status.SHAPE_DIFFERS:
             if self._inputs_agree(facts):
                 theirs, ours = self._step.seen[name].shapes
-                text = f"it is {_shape(ours)}, the reference's {_shape(theirs)}"
+                text = f"{_shape(ours)}, the reference's is {'×'.join(map(str, theirs))}"
                 yield blame(Reason.SHAPE, math.inf, text)
             return
         if self._step.seen[name].status is not Status.COMPARED:
@@ -225,4 +225,4 @@ def _by_type(dtype: str) -> str:
 
 
 def _shape(shape: Sequence[int | str]) -> str:
-    return "×".join(map(str, shape)) or "a scalar"
+    return f"its shape is {'×'.join(map(str, shape))}" if shape else "it cannot be made"

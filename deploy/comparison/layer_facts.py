@@ -227,7 +227,13 @@ class LayerReader:
         return _facts(self._graph, node, tensor, self._types(tensor))
 
 
-def _facts(graph: _Graph, node: onnx.NodeProto, tensor: str, dtype: str) -> LayerFacts:
+def _facts(graph: _Graph, made: onnx.NodeProto, tensor: str, dtype: str) -> LayerFacts:
+    node = made
+    while node.op_type in _THROUGH and node.input[0] not in graph.compared:
+        before = graph.makers.get(node.input[0])
+        if before is None or before.op_type == "DequantizeLinear":
+            break
+        node = before
     kind = _KINDS.get(node.op_type, Kind.UNKNOWN)
     data = [name for name in node.input if name and graph.value(name) is None]
     if kind is Kind.PRODUCT:
@@ -241,6 +247,8 @@ def _facts(graph: _Graph, node: onnx.NodeProto, tensor: str, dtype: str) -> Laye
         kind = Kind.UNKNOWN
     codes = weights is not None and weights.step is not None and sources[0].quantized
     codes = codes or (kind is not Kind.PRODUCT and any(source.quantized for source in sources))
+    if weights is not None and not codes:
+        dtype = str(weights.values.dtype)
     precision = "INT8" if codes else _PRECISIONS.get(dtype, dtype)
     return LayerFacts(tensor, node.name or tensor, kind, sources, precision, weights)
 

@@ -17,7 +17,7 @@ from deploy.comparison.quantizers import quantizers_of
 from deploy.comparison.report import Subject
 from deploy.comparison.segments import Wiring, wiring_of
 from deploy.comparison.sides import Side, Walker
-from deploy.comparison.tensor_sizes import tensor_sizes
+from deploy.comparison.tensor_sizes import tensor_shapes, tensor_sizes
 from exporter.card import Card
 from exporter.onnx_file import card_of, load
 from exporter.passes.shift import SUFFIX
@@ -46,6 +46,9 @@ def onnx_side(path: Path) -> Side:
     def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         return tensor_sizes(held[0] if held else graph(), shapes)
 
+    def inferred(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        return tensor_shapes(graph(), shapes)
+
     return Side(
         where=str(path),
         subject=subject_of(path, card),
@@ -59,6 +62,7 @@ def onnx_side(path: Path) -> Side:
         open=open_pieces,
         graph=graph,
         sizes=sizes,
+        shapes=inferred,
     )
 
 

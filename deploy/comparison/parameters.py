@@ -24,6 +24,7 @@ _ROUNDED = 1.0 / math.sqrt(12.0)  # steps: the rounding of a weight in the mean
 _MOST = 0.6  # steps: what learned rounding comes to, which may round to the farther code
 _UNITS = {"FP16": 2.0**-11, "BF16": 2.0**-8}
 _UNIT_32 = 2.0**-24
+_SUBNORMAL = 2.0**-24  # the last bit of float16's smallest numbers
 _LAST_BITS = 16.0  # of a float weight, folded in another order
 _MOVED = 1e-3  # of the largest bias
 _DROPPED = 0.5  # how much of a missing bias must show in the error
@@ -89,7 +90,8 @@ def _weights(theirs: Weights, ours: Weights, unit: float) -> ParameterFault | No
         allowed = np.minimum(allowed, np.maximum(size, np.finfo(np.float32).tiny))
         usual = ours.step.astype(np.float64) * _ROUNDED
     else:
-        allowed = usual = _LAST_BITS * unit * size + np.finfo(np.float32).tiny
+        smallest = _SUBNORMAL if unit == _UNITS["FP16"] else float(np.finfo(np.float32).tiny)
+        allowed = usual = _LAST_BITS * unit * size + smallest
     beyond = np.flatnonzero(~(apart <= allowed))
     if not len(beyond):
         return None

@@ -88,10 +88,11 @@ class Pieces:
         Returns:
             What the layers made of them: those of ``given`` that are made here, by name.
         """
-        feeds = {
-            name: self._moved(name, array, -1).astype(self._dtypes[name], copy=False)
-            for name, array in (entry | given).items()
-        }
+        with np.errstate(over="ignore"):  # what this network's type cannot hold is infinite in it
+            feeds = {
+                name: self._moved(name, array, -1).astype(self._dtypes[name], copy=False)
+                for name, array in (entry | given).items()
+            }
         session = self._session(at, feeds, given)
         result = session({info.name: feeds[info.name] for info in session.inputs})
         names = {name: name.removesuffix(OWN) for name in result}

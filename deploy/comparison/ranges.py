@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from core.int8 import QMIN
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.sums import StepSums
 from deploy.comparison.verdict import Reason
@@ -22,6 +23,7 @@ _NARROW, _WIDE = 1.55, 0.62  # times the amax: beyond that, the best one is else
 _GAIN_DB = 2.5  # that the best amax must gain
 _UNIFORM = 1.0 / 12.0
 _ENOUGH = 16  # images
+_MISFIT = 0.2  # octaves between a constant and the scale that goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Ranges:
         noise: Tensor → the noise of its rounding, as a multiple of step²/12.
         usual: The multiple that is in the middle of all.
         images: How many images were looked at.
+        one_sided: Tensors that a constant makes fill the codes from the lowest on.
     """
 
     quantizers: Mapping[str, Quantizer]
@@ -41,22 +44,26 @@ class Ranges:
     noise: Mapping[str, float]
     usual: float
     images: int
+    one_sided: frozenset[str]
 
     @classmethod
     def of(cls, step: StepSums, images: int) -> Ranges:
         """Look at all quantizers of a step."""
         best: dict[str, tuple[float, float]] = {}
         noise: dict[str, float] = {}
+        one_sided: set[str] = set()
         for name, quantizer in step.quantizers.items():
             rounding = step.rounding.get(name)
             if rounding is None or not rounding.count or name not in step.seen:
                 continue
             best[name] = rounding.best()
+            if rounding.one_sided:
+                one_sided.add(name)
             power = float(rounding.sums[:, 1].sum()) / rounding.count
             noise[name] = power / (quantizer.scale**2 * _UNIFORM)
         factors = [factor for factor, _ in best.values()]
         usual = median(factors) if factors else 1.0
-        return cls(step.quantizers, best, noise, usual, images)
+        return cls(step.quantizers, best, noise, usual, images, frozenset(one_sided))
 
     def noise_db(self, name: str) -> float:
         """Return by how much the rounding of a tensor is noisier than its step explains."""
@@ -68,7 +75,13 @@ class Ranges:
         if name not in self.best:
             return None
         factor, gain = self.best[name]
-        amax = 127.0 * self.quantizers[name].scale
+        quantizer = self.quantizers[name]
+        amax = 127.0 * quantizer.scale
+        fit = quantizer.shift / (-QMIN * quantizer.scale)
+        if name in self.one_sided and abs(math.log2(fit)) > _MISFIT:
+            reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
+            text = f"amax {amax:.4g} does not fit the constant {quantizer.shift:.4g} it is less of"
+            return reason, 20.0 * abs(math.log10(fit)), text
         text = f"amax {amax:.4g}, where {amax * factor:.4g} would leave {gain:.1f} dB less noise"
         if gain < _GAIN_DB:
             return None

@@ -46,6 +46,12 @@ class Seen:
             (_any_batch(shapes[0]), _any_batch(shapes[1])),
         )
 
+    @classmethod
+    def apart(cls, reference: tuple[int, ...], candidate: tuple[int, ...]) -> Seen:
+        """Return a tensor of two shapes that was not made; its types are not known."""
+        shapes = _any_batch(reference), _any_batch(candidate)
+        return cls(Status.SHAPE_DIFFERS, ("", ""), shapes)
+
 
 def _any_batch(shape: tuple[int, ...]) -> Shape:
     """Write "N" for the first dimension: the batch, in all that an image network makes."""

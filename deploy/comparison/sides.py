@@ -59,6 +59,7 @@ class Side:
         open: Opens it: takes the cuts, and the tensors to return.
         graph: Reads its graph again, for facts of its layers; None when it has none.
         sizes: Tensor → bytes, for inputs of given shapes.
+        shapes: Tensor → shape, likewise, where it is known without a run.
     """
 
     where: str
@@ -73,6 +74,7 @@ class Side:
     open: Callable[[Sequence[str], Collection[str]], Walker]
     graph: Callable[[], onnx.ModelProto] | None
     sizes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int]]
+    shapes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]]
 
     def feed(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Return what this network is fed for some images, float32 (n, 3, h, w).
