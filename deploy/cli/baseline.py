@@ -55,7 +55,7 @@ def command(
     from deploy.evaluation.opening import open_models
     from deploy.gate.baseline_file import answers_path, read_baseline, write_baseline
     from deploy.gate.difference import differences
-    from deploy.gate.measure import Reporters, measure_baseline
+    from deploy.gate.measure import measure_baseline
     from deploy.gate.rules import Rules
 
     if output.exists() and not update:
@@ -70,9 +70,8 @@ def command(
             f"{missing.model}: cannot be measured here: {missing.why}",
             hint="make the baseline on a machine that runs it, or leave it out",
         )
-    with progress_bar("answers") as answers, progress_bar("layers") as layers:
-        reporters = Reporters(answers, lambda _: layers)
-        baseline, predictions = measure_baseline(opened, request, rules, reporters)
+    with progress_bar("baseline") as bar:
+        baseline, predictions = measure_baseline(opened, request, rules, bar)
     if before is not None:
         lines = differences(before, baseline)
         if not lines:

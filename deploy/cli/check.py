@@ -104,7 +104,7 @@ def _check(path: Path, said: dict[str, Any]) -> Verdict:
             )
         return _saved(path.name, (baseline, answers), said)
     from deploy.evaluation.opening import open_models
-    from deploy.gate.measure import CheckRequest, Reporters, check_models
+    from deploy.gate.measure import CheckRequest, check_models
 
     entries = {held.model for held in baseline.models}
     pairs = [_entry(text, entries) for text in said["models"]]
@@ -122,9 +122,8 @@ def _check(path: Path, said: dict[str, Any]) -> Verdict:
         layers=said["layers"],
     )
     opened = open_models([text for _, text in pairs], fast=said["fast"])
-    with progress_bar("answers") as told, progress_bar("layers") as layers:
-        reporters = Reporters(told, lambda _: layers)
-        return check_models(baseline, answers, opened, request, reporters)
+    with progress_bar("check") as bar:
+        return check_models(baseline, answers, opened, request, bar)
 
 
 def _saved(name: str, held: tuple[Baseline, Predictions], said: dict[str, Any]) -> Verdict:

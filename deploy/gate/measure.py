@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,17 +28,9 @@ from deploy.gate.verdict import Outcome, Row, Verdict
 from deploy.images import ImageRequest, Images
 from deploy.runners import Model
 
-__all__ = ["CheckRequest", "Reporters", "check_models", "measure_baseline", "versions"]
+__all__ = ["CheckRequest", "check_models", "measure_baseline", "versions"]
 
 _LIBRARIES = ("strata", "numpy", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx")
-
-
-@dataclass(frozen=True, slots=True)
-class Reporters:
-    """Who is told of the images done: while they are answered, and layer by layer."""
-
-    answers: Progress = silent
-    layers: Callable[[str], Progress] = lambda _: silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +56,15 @@ class CheckRequest:
     layers: bool = True
 
 
+def _noted(progress: Progress, name: str) -> Progress:
+    """Return a progress that says whose layers it is about."""
+
+    def tell(done: int, total: int, note: str = "") -> None:
+        progress(done, total, f"layers of {name} {note}".rstrip())
+
+    return tell
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what takes part in an answer, of what is installed."""
     found = {}
@@ -76,7 +77,7 @@ def versions() -> dict[str, str]:
 
 
 def measure_baseline(
-    opened: Opened, request: ImageRequest, rules: Rules, reporters: Reporters
+    opened: Opened, request: ImageRequest, rules: Rules, progress: Progress = silent
 ) -> tuple[Baseline, Predictions]:
     """Measure what must hold: the first model is the reference.
 
@@ -84,7 +85,7 @@ def measure_baseline(
         opened: The models; all of them can run.
         request: Which images.
         rules: What is to be allowed.
-        reporters: Told how far it is.
+        progress: Told the images done, and of whose layers.
 
     Raises:
         InputError: Two models of one name, or as ``predict``.
@@ -97,14 +98,14 @@ def measure_baseline(
             f"{', '.join(names)}: two models of one name; a baseline tells them apart by it",
             hint="rename one of the files",
         )
-    predictions = predict(models, open_part(models, request), progress=reporters.answers)
+    predictions = predict(models, open_part(models, request), progress=progress)
     reference, *candidates = opened.models
     layers = {}
     for text in candidates:
         if rules.layers is not None and has_layers(reference) and has_layers(text):
             chosen = layer_request(request, predictions.data.images)
-            told = reporters.layers(opened.models[text].name)
-            layers[opened.models[text].name] = measure_layers(reference, text, chosen, told)
+            name = opened.models[text].name
+            layers[name] = measure_layers(reference, text, chosen, _noted(progress, name))
     selection = Selection(request.images, request.seed)
     baseline = make_baseline(predictions, selection, layers, versions(), rules)
     # Of the logits only the reference's are needed: a candidate's are measured again.
@@ -115,12 +116,12 @@ def measure_baseline(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A check while it runs: what must hold, what was asked, who is told."""
+    """A check while it runs: what must hold, what was asked, who is told how far it is."""
 
     baseline: Baseline
     answers: Predictions
     request: CheckRequest
-    reporters: Reporters
+    progress: Progress
 
 
 def check_models(
@@ -128,7 +129,7 @@ def check_models(
     answers: Predictions,
     opened: Opened,
     request: CheckRequest,
-    reporters: Reporters,
+    progress: Progress = silent,
 ) -> Verdict:
     """Run the models, and hold them against a baseline.
 
@@ -137,7 +138,7 @@ def check_models(
         InputError: Nothing says which entry a model is.
         StrataError: A model cannot be run.
     """
-    task = _Task(baseline, answers, request, reporters)
+    task = _Task(baseline, answers, request, progress)
     entries = _entries(baseline, opened, request.said)
     order = [held.model for held in baseline.models]
     texts = {entries[text]: text for text in opened.models}
@@ -150,7 +151,7 @@ def check_models(
     images = _part(open_part(list(models.values()), request.images), request)
     _require_same(task, models, images)
     layered = _layered(task, texts)
-    predictions = predict(list(models.values()), images, progress=reporters.answers)
+    predictions = predict(list(models.values()), images, progress=progress)
     run = Run(
         predictions,
         tuple(models),
@@ -223,7 +224,7 @@ def _with_layers(
             continue
         request = layer_request(task.request.images, layers.images)
         request = replace(request, images=layers.images, seed=task.baseline.selection.seed)
-        now = measure_layers(reference, texts[entry], request, task.reporters.layers(entry))
+        now = measure_layers(reference, texts[entry], request, _noted(task.progress, entry))
         row, moved = judge_layers(entry, layers.own_db, now.own_db, tolerance)
         rows.append(row)
         moves += moved
