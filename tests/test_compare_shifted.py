@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 import pytest
+from comparing import compare
 from resnet_graph import resnet
 
-from deploy.comparison.report import Status
-from deploy.comparison.run import compare
+from deploy.comparison.measures import Status
 from deploy.images import ImageRequest
 from exporter.graph_file import to_proto
 from exporter.onnx_file import Card, save

@@ -15,7 +15,9 @@ from core.artifacts import sha256_file
 from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.cli import cli
 from deploy.comparison.layers_json import write_report
-from deploy.comparison.report import LayerDiff, Made, Measures, Report, Status, Subject
+from deploy.comparison.measures import Cell, Errors, Made, Status
+from deploy.comparison.report import Report, Row, Subject
+from deploy.comparison.verdict import Bounds, Verdict
 from deploy.images import DataRecord
 from deploy.manifest import Binding, Manifest, ShapeRange
 from deploy.summary import read_summary
@@ -88,13 +90,20 @@ def engine(folder, parent):
 def layers(folder, sha):
     made = Made("n", "Conv", "float32", ("N", 8, 4, 4))
     rows = [
-        LayerDiff(
-            n, Status.COMPARED, made, made, None, Measures(20.0 + k, 1, 1), Measures(own, 1, 1)
+        Row(
+            n,
+            "layer1",
+            (made, made),
+            (Cell(Status.COMPARED, None, Errors(20.0 + k, 1, 1), Errors(own, 1, 1)),),
         )
         for k, (n, own) in enumerate([("a", 30.0), ("b", 25.0), ("c", math.inf)])
     ]
-    subjects = [Subject(name, sha[name]) for name in ("optimized.onnx", "int8.onnx")]
-    write_report(Report(*subjects, DATA, tuple(rows)), folder / "layers.json")
+    subjects = tuple(
+        Subject(name, file=name, sha256=sha[name], stage="", backend="ONNX Runtime", file_bytes=1)
+        for name in ("optimized.onnx", "int8.onnx")
+    )
+    report = Report(subjects, DATA, tuple(rows), Bounds(), (Verdict(),))
+    write_report(report, folder / "layers.json")
 
 
 def accuracy(folder, sha):
