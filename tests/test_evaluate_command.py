@@ -89,6 +89,10 @@ def test_saved_predictions_are_checked_without_running(place, tmp_path):
     run(*both(place), "--predictions", saved)
     words = ["check", "--baseline", str(path), "--predictions", str(saved)]
     done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 3
+    assert "1 not run, 4 held" in done.stdout
+    assert "hold no layers" in done.stdout.replace("\n", " ")
+    done = CliRunner().invoke(cli, [*words, "--no-layers"])
     assert done.exit_code == 0, done.output
     assert "held: 4 held" in done.stdout
     done = CliRunner().invoke(cli, [*words, models[0]])

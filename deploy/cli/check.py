@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +130,7 @@ def _saved(name: str, held: tuple[Baseline, Predictions], said: dict[str, Any]) 
     """Judge saved predictions."""
     from deploy.evaluation.predictions_file import read_predictions
     from deploy.gate.hold import Run, assign, hold
+    from deploy.gate.layers import layers_not_run
 
     predictions = read_predictions(said["predictions"])
     names = [model.name for model in predictions.models]
@@ -142,7 +143,11 @@ def _saved(name: str, held: tuple[Baseline, Predictions], said: dict[str, Any]) 
         part=said["images"] is not None,
         other_weights=said["other_weights"],
     )
-    return hold(name, *held, run)
+    verdict = hold(name, *held, run)
+    if not said["layers"]:
+        return verdict
+    why = "saved predictions hold no layers; --no-layers leaves them out"
+    return replace(verdict, rows=(*verdict.rows, *layers_not_run(held[0], run.entries, why)))
 
 
 def _entry(text: str, entries: set[str]) -> tuple[str, str]:

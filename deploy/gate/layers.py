@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from calib_data.batches import data_digest, sample
 from calib_data.open import open_data
 from core.errors import ImageDriftError
 from core.progress import Progress, silent
 from deploy.gate.baseline import Baseline, Layers
+from deploy.gate.verdict import Outcome, Row
 from deploy.images import ImageRequest
 
-__all__ = ["LAYER_IMAGES", "has_layers", "layer_request", "measure_layers", "require_layer_images"]
+__all__ = [
+    "LAYER_IMAGES",
+    "has_layers",
+    "layer_request",
+    "layers_not_run",
+    "measure_layers",
+    "require_layer_images",
+]
 
 LAYER_IMAGES = 32
 _BATCH = 8
@@ -59,6 +69,18 @@ def measure_layers(
         sha256=report.data.sha256,
         own_db={tensor: errors.sqnr_db for tensor, errors in own if errors is not None},
     )
+
+
+def layers_not_run(baseline: Baseline, entries: Collection[str], why: str) -> list[Row]:
+    """Return a row for each of some entries whose layers should have been measured."""
+    if baseline.rules.layers is None:
+        return []
+    head = ("layers", Outcome.NOT_RUN, "dB", baseline.rules.layers)
+    return [
+        Row(held.model, *head, note=why)
+        for held in baseline.models
+        if held.layers and held.model in entries
+    ]
 
 
 def require_layer_images(baseline: Baseline, layers: Layers, request: ImageRequest) -> None:

@@ -20,6 +20,7 @@ from deploy.gate.judge import judge_layers
 from deploy.gate.layers import (
     has_layers,
     layer_request,
+    layers_not_run,
     measure_layers,
     require_layer_images,
 )
@@ -220,7 +221,7 @@ def _with_layers(
     for entry, layers in layered.items():
         if not has_layers(reference) or not has_layers(texts[entry]):
             why = f"needs the reference, {first}, as an ONNX file: name it, too"
-            rows.append(Row(entry, "layers", Outcome.NOT_RUN, "dB", tolerance, note=why))
+            rows += layers_not_run(task.baseline, (entry,), why)
             continue
         request = layer_request(task.request.images, layers.images)
         request = replace(request, images=layers.images, seed=task.baseline.selection.seed)
