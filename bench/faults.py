@@ -7,6 +7,7 @@ time, and holds the verdict against the layer that was touched. ``--seed`` picks
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -239,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=[*FAULTS, _OVERFLOW])
+    parser.add_argument("--no-table", action="store_true", help="leave out calibration.json")
     parser.add_argument("--data", default="fashion-mnist:test")
     options = parser.parse_args(arguments)
     pair = onnx.load(options.optimized), onnx.load(options.int8)
@@ -246,6 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hits: dict[str, Counter[str]] = defaultdict(Counter)
     request = ImageRequest(data=options.data, images=options.images)
     with tempfile.TemporaryDirectory() as folder:
+        table = options.int8.with_name("calibration.json")
+        if table.is_file() and not options.no_table:
+            shutil.copy(table, folder)
         for case in range(options.cases):
             kind = options.kinds[case % len(options.kinds)]
             planted = plant(kind, *pair, random)

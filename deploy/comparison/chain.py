@@ -52,7 +52,7 @@ class Chain:
         self.sides = tuple(sides)
         self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in sides)
         self.steps = tuple(
-            StepSums(c.quantizers, c.shifts, c.strided, _joined(r, c), made, feeds=own)
+            StepSums(c.quantizers, c.shifts, c.strided, c.amaxes, _joined(r, c), made, feeds=own)
             for (r, c), made in zip(pairwise(sides), self.made, strict=False)
         )
         self.answers = Answers.of(len(sides))
@@ -101,6 +101,8 @@ class Chain:
         if batch.first:
             self._settle()
         self._done += len(images)
+        for step in self.steps:
+            step.images = self._done
         return True
 
     def _open(self, feeds: Sequence[Tensors]) -> None:

@@ -65,16 +65,15 @@ class Judge:
             structure_faults(graphs[1], step.joined) if graphs[1] and not same else {}
         )
 
-    def judge(self, images: int, names: Iterable[str] | None = None) -> Judgement:
+    def judge(self, names: Iterable[str] | None = None) -> Judgement:
         """Judge what the step has summed up so far.
 
         Args:
-            images: How many images that is of.
             names: Tensors to judge, in graph order; None for all.
         """
         explained: dict[str, Explained] = {}
         precisions: tuple[dict[str, str], dict[str, str]] = {}, {}
-        ranges = Ranges.of(self._step, images if names is None else 0)
+        ranges = Ranges.of(self._step)
         blame: list[Blame] = []
         for name in list(self._step.seen) if names is None else names:
             sides = (self._facts(0, name), self._facts(1, name))

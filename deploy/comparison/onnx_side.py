@@ -18,6 +18,7 @@ from deploy.comparison.report import Subject
 from deploy.comparison.segments import Wiring, wiring_of
 from deploy.comparison.sides import Side, Walker
 from deploy.comparison.tensor_sizes import tensor_shapes, tensor_sizes
+from exporter.calibration_table import CalibrationTable
 from exporter.card import Card
 from exporter.onnx_file import card_of, load
 from exporter.passes.shift import SUFFIX
@@ -59,6 +60,7 @@ def onnx_side(path: Path) -> Side:
         quantizers=quantizers_of(model, shifts),
         shifts=shifts,
         strided=strides_of(model),
+        amaxes=_amaxes(path, card),
         open=open_pieces,
         graph=graph,
         sizes=sizes,
@@ -77,6 +79,19 @@ def subject_of(path: Path, card: Card, kind: str = "", backend: str = "ONNX Runt
         file_bytes=path.stat().st_size,
         parents=dict(sorted(card.parents.items())) or None,
     )
+
+
+def _amaxes(path: Path, card: Card) -> dict[str, float]:
+    """Return what the calibration table chose that the graph was made with, if it is there."""
+    beside = path.with_name("calibration.json")
+    if "calibration" not in card.parents or not beside.is_file():
+        return {}
+    try:
+        if sha256_file(beside) != card.parents["calibration"]:
+            return {}  # of another graph of this folder
+        return {n: chosen.amax for n, chosen in CalibrationTable.read(beside).tensors.items()}
+    except InputError:
+        return {}  # an older one; the table is a help, not a need
 
 
 def load_graph(path: Path) -> tuple[onnx.ModelProto, Card, dict[str, float]]:

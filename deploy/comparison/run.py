@@ -97,7 +97,7 @@ class _Stop:
         """Judge the tensors that the last piece made, a list for each step."""
         if not self._judges:
             self._judges = _judges(self._chain, self._bounds)
-        found = [j.judge(0, names).verdict for j, names in zip(self._judges, fresh, strict=True)]
+        found = [j.judge(names).verdict for j, names in zip(self._judges, fresh, strict=True)]
         return any(verdict.first is not None for verdict in found)
 
 
@@ -109,7 +109,7 @@ def _judges(chain: Chain, bounds: Bounds) -> list[Judge]:
 def _report(chain: Chain, images: Images, options: CompareOptions) -> Report:
     """Conclude from the sums."""
     judged = [
-        Judge(pair, step, options.bounds).judge(len(chain.answers.images))
+        Judge(pair, step, options.bounds).judge()
         for pair, step in zip(pairwise(chain.sides), chain.steps, strict=True)
     ]
     precisions = [judged[0].precisions[0], *(j.precisions[1] for j in judged)]

@@ -56,6 +56,7 @@ class Side:
         quantizers: Of its activations, by tensor.
         shifts: Tensor → constant c, for each that it holds less c (full-range INT8).
         strided: Tensors of which a layer reads only every so many elements, and how many.
+        amaxes: What calibration chose for its quantizers, where the table lies beside it.
         open: Opens it: takes the cuts, and the tensors to return.
         graph: Reads its graph again, for facts of its layers; None when it has none.
         sizes: Tensor → bytes, for inputs of given shapes.
@@ -71,6 +72,7 @@ class Side:
     quantizers: Mapping[str, Quantizer]
     shifts: Mapping[str, float]
     strided: Mapping[str, tuple[int, ...]]
+    amaxes: Mapping[str, float]
     open: Callable[[Sequence[str], Collection[str]], Walker]
     graph: Callable[[], onnx.ModelProto] | None
     sizes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int]]

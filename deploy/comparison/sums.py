@@ -42,6 +42,7 @@ class StepSums:
     Attributes:
         quantizers: Of the candidate's activations.
         shifts: What the candidate takes off some tensors (full-range INT8).
+        amaxes: What calibration chose for the candidate's quantizers, where its table is there.
         strided: Tensors of which a layer of the candidate reads every so many elements only.
         joined: The tensors that both sides have.
         made: Bounds of what the reference makes.
@@ -54,12 +55,14 @@ class StepSums:
         rounding: What the candidate's quantizers make of the reference's tensors; of a strided
             tensor T also of what is read of it, as :func:`read_of` calls it.
         histograms: Of the first batch.
+        images: How many images are summed up.
         feeds: Whether the candidate can still be fed: no cut so far had two shapes.
     """
 
     quantizers: Mapping[str, Quantizer]
     shifts: Mapping[str, float]
     strided: Mapping[str, tuple[int, ...]]
+    amaxes: Mapping[str, float]
     joined: frozenset[str]
     made: Mapping[str, SideSums]
     seen: dict[str, Seen] = field(default_factory=dict)
@@ -70,6 +73,7 @@ class StepSums:
     own_same: dict[str, Same] = field(default_factory=dict)
     rounding: dict[str, Rounding] = field(default_factory=dict)
     histograms: dict[str, Histogram | None] = field(default_factory=dict)
+    images: int = 0
     feeds: bool = True
 
     def meet(
@@ -144,10 +148,12 @@ class StepSums:
         sums = self.total.setdefault(name, PairSums())
         return lambda: sums.add(r, c, batch.images)
 
-    def reach(self, name: str) -> float:
-        """Return the largest magnitude that the reference's tensor has; 0 when not known."""
+    def reach(self, name: str, shift: float = 0.0) -> float:
+        """Return the largest magnitude of the reference's tensor, less a constant; 0 if unknown."""
         sums = self.made.get(name)
-        return max(map(abs, sums.bounds())) if sums is not None and len(sums.low) else 0.0
+        if sums is None or not len(sums.low):
+            return 0.0
+        return max(abs(bound - shift) for bound in sums.bounds())
 
     def rounding_db(self, name: str) -> float:
         """Return the SQNR that the candidate's quantizer leaves of the reference's tensor."""
