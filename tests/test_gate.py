@@ -22,7 +22,7 @@ from deploy.gate.baseline_file import answers_path, read_baseline
 from deploy.gate.difference import differences
 from deploy.gate.hold import assign
 from deploy.gate.intervals import interval_of_mean, interval_of_share
-from deploy.gate.judge import judge_layers
+from deploy.gate.judge import judge_layers, moved_scales
 from deploy.gate.rules import Rules
 from deploy.gate.verdict import Outcome
 
@@ -217,7 +217,9 @@ def test_the_same_file_with_other_answers_is_a_matter_of_the_machine(big):
 def test_a_file_survives_and_its_edits_are_noticed(tmp_path):
     images = table(50)
     path = tmp_path / "baseline.json"
-    layers = {"int8.onnx": Layers(32, "d" * 64, {"conv1": 40.125, "relu": np.inf})}
+    layers = {
+        "int8.onnx": Layers(32, "d" * 64, {"conv1": 40.125, "relu": np.inf}, {"conv1": 1 / 64})
+    }
     baseline, kept = write(path, pair(images, wrong=[4]), layers=layers)
     assert baseline.models[1].layers == layers["int8.onnx"]
     assert baseline.models[1].metrics["top1"].value == 0.98
@@ -310,6 +312,16 @@ def test_layers_are_held_one_by_one():
     assert row.outcome is REGRESSED
     row, _ = judge_layers("int8.onnx", {"a": np.inf}, {"a": 60.0}, 0.3)
     assert row.outcome is REGRESSED
+    row, moved = judge_layers("int8.onnx", {"a": np.inf, "b": 130.0}, {"a": 149.5, "b": 120.0}, 0.3)
+    assert (row.outcome, moved) == (HELD, [])  # the last bits of float32
+
+
+def test_scales_that_moved_are_told():
+    before = {"input": 0.02, "relu": 0.05, "gone": 1.0}
+    assert moved_scales("m", before, before) == []
+    assert moved_scales("m", before, {"input": 0.02 * 1.0005, "relu": 0.05}) == []
+    (text,) = moved_scales("m", before, {"input": 0.021, "relu": 0.045, "new": 1.0})
+    assert text == "m: 2 of 3 scales are others: relu -10.0 %, input +5.0 %"
 
 
 def test_an_update_says_what_it_changes(tmp_path):

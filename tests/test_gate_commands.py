@@ -68,6 +68,7 @@ def test_a_scale_changed_by_a_twentieth_is_named(place, tmp_path):
     outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "junit", "markdown")}
     done = check(place, place / "float.onnx", tmp_path / "int8.onnx", code=7, **outputs)
     assert "layer1.0.conv2" in done.stderr
+    assert "scales are others: layer1.0.relu1 +5.0 %" in done.stdout
     value = json.loads(outputs["json"].read_text())
     assert value["outcome"] == "regressed"
     assert [move["tensor"] for move in value["layers"]][:1] == ["layer1.0.conv2"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,14 @@ class Layers:
             picks.
         sha256: Digest of these.
         own_db: Tensor → its own SQNR in dB, in graph order.
+        scales: Quantized tensor → its scale, in graph order; a change of one may move no
+            layer's SQNR, and is told all the same.
     """
 
     images: int
     sha256: str
     own_db: Mapping[str, float]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ Schema ``strata.baseline/1``::
      "versions": {"strata": …, "onnxruntime": …, …},
      "models": [{"model": "int8.onnx", "sha256": …, "backend": …, "weights": …,
                  "metrics": {"top1": [0.9022, 0.8962, 0.9079], …},
-                 "layers": null | {"images": 32, "sha256": …, "own_db": {"bn1": 48.67, …}}}, …],
+                 "layers": null | {"images": 32, "sha256": …, "own_db": {"bn1": 48.67, …},
+                                    "scales": {"input": 0.0187, …}}}, …],
      "answers_sha256": …, "seal": …}
 
 A metric is [value, low, high]. The ``rules`` may be edited by hand: they are policy. Everything
@@ -156,6 +157,7 @@ def _held_to_json(held: Held) -> dict[str, Any]:
             "images": layers.images,
             "sha256": layers.sha256,
             "own_db": {name: _number(db, 3) for name, db in layers.own_db.items()},
+            "scales": {name: _number(v, 9) for name, v in layers.scales.items()},
         },
     }
 
@@ -191,6 +193,9 @@ def _held_from_json(value: Mapping[str, Any]) -> Held:
         and Layers(
             int(layers["images"]),
             str(layers["sha256"]),
-            {str(name): float(db) for name, db in layers["own_db"].items()},
+            *(
+                {str(name): float(value) for name, value in layers[key].items()}
+                for key in ("own_db", "scales")
+            ),
         ),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from deploy.gate.baseline import Baseline, Held
-from deploy.gate.judge import judge_layers
+from deploy.gate.judge import judge_layers, moved_scales
 
 __all__ = ["differences"]
 
@@ -79,6 +79,10 @@ def _held(before: Held, now: Held) -> Iterator[str]:
         if before.layers is not now.layers:
             yield "its layers are " + ("new" if now.layers else "not in it any more")
         return
+    yield from (
+        text.partition(": ")[2]
+        for text in moved_scales(now.model, before.layers.scales, now.layers.scales)
+    )
     _, moved = judge_layers(now.model, before.layers.own_db, now.layers.own_db, 0.001)
     if moved:
         names = ", ".join(

@@ -10,6 +10,7 @@ An alarm on any row is an alarm of the gate, so the rows share what may be false
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,7 +22,12 @@ from deploy.gate.paired import Pairs, mcnemar_p
 from deploy.gate.rules import Rules
 from deploy.gate.verdict import UNCHANGED, LayerMove, Outcome, Row
 
-__all__ = ["Twice", "judge", "judge_layers"]
+__all__ = ["Twice", "judge", "judge_layers", "moved_scales"]
+
+_SAME_SCALE = 1e-3  # of itself; a smaller change is another processor's rounding
+_LISTED = 5
+# From here on a layer is exact but for the last bits of float32, which differ between processors.
+_EXACT_DB = 100.0
 
 _NO_REFERENCE = "needs the logits of the reference: name it, too"
 
@@ -162,8 +168,29 @@ def judge_layers(
     return row, moved
 
 
+def moved_scales(model: str, before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    """Say which tensors have another scale than in the baseline, in a line or none.
+
+    Args:
+        model: The baseline's name of the model.
+        before: Quantized tensor → its scale in the baseline.
+        now: The same, now.
+    """
+    moved = {
+        name: now[name] / scale - 1
+        for name, scale in before.items()
+        if name in now and abs(now[name] / scale - 1) > _SAME_SCALE
+    }
+    if not moved:
+        return []
+    worst = sorted(moved, key=lambda name: -abs(moved[name]))
+    names = ", ".join(f"{name} {100 * moved[name]:+.1f} %" for name in worst[:_LISTED])
+    more = ", …" if len(worst) > _LISTED else ""
+    return [f"{model}: {len(worst)} of {len(before)} scales are others: {names}{more}"]
+
+
 def _fall(before: float, now: float | None) -> float:
     """Return by how many dB a layer fell; infinite when it is gone or no number."""
-    if now is None or np.isnan(now):
-        return float("inf")
-    return 0.0 if before == now else float(np.clip(before - now, -1e3, 1e3))
+    if now is None or math.isnan(now):
+        return math.inf
+    return min(before, _EXACT_DB) - min(now, _EXACT_DB)

@@ -64,10 +64,12 @@ def measure_layers(
 
     report = compare_models([reference, candidate], request, progress=progress)
     own = ((row.tensor, row.cells[0].own) for row in report.rows)
+    kept = ((row.tensor, row.cells[0].codes) for row in report.rows)
     return Layers(
         images=report.data.images,
         sha256=report.data.sha256,
         own_db={tensor: errors.sqnr_db for tensor, errors in own if errors is not None},
+        scales={tensor: codes.scale for tensor, codes in kept if codes is not None},
     )
 
 

@@ -16,7 +16,7 @@ from deploy.evaluation.predictions import Predictions
 from deploy.gate.baseline import Baseline, Layers, Selection, make_baseline
 from deploy.gate.drift import align, require_model, require_preprocess
 from deploy.gate.hold import Run, assign, hold
-from deploy.gate.judge import judge_layers
+from deploy.gate.judge import judge_layers, moved_scales
 from deploy.gate.layers import (
     has_layers,
     layer_request,
@@ -217,7 +217,7 @@ def _with_layers(
     first = task.baseline.models[0].model
     reference = texts.get(first, "")
     tolerance = task.baseline.rules.layers or 0.0
-    rows, moves = list(verdict.rows), list(verdict.layers)
+    rows, moves, notes = list(verdict.rows), list(verdict.layers), list(verdict.notes)
     for entry, layers in layered.items():
         if not has_layers(reference) or not has_layers(texts[entry]):
             why = f"needs the reference, {first}, as an ONNX file: name it, too"
@@ -229,7 +229,8 @@ def _with_layers(
         row, moved = judge_layers(entry, layers.own_db, now.own_db, tolerance)
         rows.append(row)
         moves += moved
-    return replace(verdict, rows=tuple(rows), layers=tuple(moves))
+        notes += moved_scales(entry, layers.scales, now.scales)
+    return replace(verdict, rows=tuple(rows), layers=tuple(moves), notes=tuple(notes))
 
 
 def _versions_changed(baseline: Baseline) -> list[str]:
