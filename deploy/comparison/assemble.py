@@ -11,10 +11,10 @@ from deploy.comparison.fold import SideSums
 from deploy.comparison.measures import Cell, Codes, Explained, Made, Status
 from deploy.comparison.report import Row
 from deploy.comparison.rows import folded_into, layers_of, order_of, stages_of
-from deploy.comparison.segments import Maker
 from deploy.comparison.sides import Side
 from deploy.comparison.sums import StepSums
 from deploy.comparison.verdict import Verdict
+from deploy.comparison.wiring import Maker
 
 __all__ = ["keep_histograms", "rows_of"]
 

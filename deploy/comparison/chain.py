@@ -7,6 +7,7 @@ grow with the images.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,9 @@ from core.errors import GraphError, InputError
 from deploy.comparison.answers import Answers
 from deploy.comparison.fold import SideSums
 from deploy.comparison.rows import Seen, layers_of
-from deploy.comparison.segments import common_cuts, merge_cuts
 from deploy.comparison.sides import Side, Walker, check_outputs
 from deploy.comparison.sums import Batch, StepSums, Task
+from deploy.comparison.wiring import common_cuts, merge_cuts
 from exporter.session import Tensors
 
 __all__ = ["Chain"]
@@ -52,7 +53,10 @@ class Chain:
         self.sides = tuple(sides)
         self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in sides)
         self.steps = tuple(
-            StepSums(c.quantizers, c.shifts, c.strided, c.amaxes, _joined(r, c), made, feeds=own)
+            StepSums(
+                *(c.quantizers, c.shifts, c.strided, c.amaxes, _joined(r, c), made),
+                feeds=own and not (r.opaque or c.opaque),
+            )
             for (r, c), made in zip(pairwise(sides), self.made, strict=False)
         )
         self.answers = Answers.of(len(sides))
@@ -109,9 +113,22 @@ class Chain:
         """Cut all models where all can be, as finely as it saves memory."""
         shapes = {name: array.shape for feed in feeds for name, array in feed.items()}
         sides = self.sides
-        joined = reduce(frozenset.__and__, (step.joined for step in self.steps))
-        cuts = [name for name in _common_cuts(sides) if name in joined]
-        kept = merge_cuts(sides[0].wiring, cuts, sides[0].sizes(shapes))
+        clear = [side for side in sides if not side.opaque]
+        joined = reduce(
+            frozenset.__and__,
+            (s.joined for s, pair in zip(self.steps, pairwise(sides), strict=True)
+             if not any(side.opaque for side in pair)),
+            frozenset(clear[0].wiring.cuts) if clear else frozenset[str](),
+        )  # fmt: skip
+        cuts = [name for name in _common_cuts(clear) if name in joined]
+        kept: tuple[str, ...] = ()
+        for side in clear:
+            if known := side.shapes(shapes):
+                sizes = {name: math.prod(shape) for name, shape in known.items()}
+                kept = merge_cuts(side.wiring, cuts, sizes)
+                break
+        else:
+            kept = merge_cuts(clear[0].wiring, cuts, {}) if clear else ()
         self._cuts = (*kept, None)
         first = sides[0].wiring.makers.keys()
         for at, side in enumerate(sides):
@@ -148,13 +165,13 @@ class Chain:
                 self._step(k, at, (entries[k - 1], r, c), batch)
                 fresh.append([name for name in r if name in self.steps[k - 1].seen])
                 # The reference of the next step; what this one began with is not needed again.
-                entries[k - 1] = {end: r[end]} if end else {}
+                entries[k - 1] = {end: r[end]} if end in r else {}
             if k > 1:
                 self._work(self.steps[k - 1].against_first(first, c, batch))
             if k == 0 and len(self._walkers) > 2:
                 first = c
             r = c
-        entries[-1] = {end: r[end]} if end else {}
+        entries[-1] = {end: r[end]} if end in r else {}
         return fresh
 
     def _breaks(self, feeds: Sequence[Tensors], problem: str) -> bool:
@@ -229,7 +246,7 @@ def _bounds(sums: dict[str, SideSums], made: Tensors) -> list[Task]:
 
 def _common_cuts(sides: Sequence[Side]) -> tuple[str, ...]:
     """Return the tensors at which all models can be cut, in their common order."""
-    cuts = sides[0].wiring.cuts
+    cuts = sides[0].wiring.cuts if sides else ()
     for side in sides[1:]:
         cuts = common_cuts(cuts, side.wiring.cuts)
     return cuts

@@ -15,9 +15,9 @@ from deploy.comparison.layer_facts import strides_of
 from deploy.comparison.pieces import Pieces
 from deploy.comparison.quantizers import quantizers_of
 from deploy.comparison.report import Subject
-from deploy.comparison.segments import Wiring, wiring_of
 from deploy.comparison.sides import Side, Walker
-from deploy.comparison.tensor_sizes import tensor_shapes, tensor_sizes
+from deploy.comparison.tensor_shapes import tensor_shapes
+from deploy.comparison.wiring import Wiring, wiring_of
 from exporter.calibration_table import CalibrationTable
 from exporter.card import Card
 from exporter.onnx_file import card_of, load
@@ -44,11 +44,8 @@ def onnx_side(path: Path) -> Side:
         # Handed over, not shared, so that its memory can be given back.
         return Pieces(held.pop() if held else graph(), wiring, cuts, outputs, shifts)
 
-    def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        return tensor_sizes(held[0] if held else graph(), shapes)
-
     def inferred(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        return tensor_shapes(graph(), shapes)
+        return tensor_shapes(held[0] if held else graph(), shapes)
 
     return Side(
         where=str(path),
@@ -63,7 +60,6 @@ def onnx_side(path: Path) -> Side:
         amaxes=_amaxes(path, card),
         open=open_pieces,
         graph=graph,
-        sizes=sizes,
         shapes=inferred,
     )
 

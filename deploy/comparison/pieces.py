@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from deploy.comparison.segments import OWN, Wiring, piece
+from deploy.comparison.segments import OWN, piece
+from deploy.comparison.wiring import Wiring
 from exporter.session import Session, Tensors, open_session
 
 __all__ = ["Pieces"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deploy.comparison.measures import Status
-from deploy.comparison.segments import Maker, Wiring
+from deploy.comparison.wiring import Maker, Wiring
 
 __all__ = ["Seen", "folded_into", "layers_of", "order_of", "stages_of"]
 

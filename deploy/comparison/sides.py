@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,13 +14,14 @@ from core.errors import InputError
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.report import Subject
 from deploy.comparison.rows import Seen
-from deploy.comparison.segments import Wiring
+from deploy.comparison.wiring import Wiring
 from exporter.card import Card
 from exporter.session import TensorInfo, Tensors
 
 __all__ = ["Side", "Walker", "check_outputs", "check_pair"]
 
 Shape = tuple[int | str | None, ...]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Walker(Protocol):
@@ -53,14 +54,14 @@ class Side:
         image: Its only input.
         outputs: Declared shape of each output, by name.
         wiring: What depends on what in it.
+        open: Opens it: takes the cuts, and the tensors to return.
         quantizers: Of its activations, by tensor.
         shifts: Tensor → constant c, for each that it holds less c (full-range INT8).
         strided: Tensors of which a layer reads only every so many elements, and how many.
         amaxes: What calibration chose for its quantizers, where the table lies beside it.
-        open: Opens it: takes the cuts, and the tensors to return.
         graph: Reads its graph again, for facts of its layers; None when it has none.
-        sizes: Tensor → bytes, for inputs of given shapes.
-        shapes: Tensor → shape, likewise, where it is known without a run.
+        shapes: Tensor → shape for inputs of given shapes, where it is known without a run.
+        opaque: Only its outputs can be seen: it runs whole, and no layer of it can be fed.
     """
 
     where: str
@@ -69,14 +70,14 @@ class Side:
     image: TensorInfo
     outputs: dict[str, Shape]
     wiring: Wiring
-    quantizers: Mapping[str, Quantizer]
-    shifts: Mapping[str, float]
-    strided: Mapping[str, tuple[int, ...]]
-    amaxes: Mapping[str, float]
     open: Callable[[Sequence[str], Collection[str]], Walker]
-    graph: Callable[[], onnx.ModelProto] | None
-    sizes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int]]
-    shapes: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]]
+    quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
+    shifts: Mapping[str, float] = field(default_factory=dict)
+    strided: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    amaxes: Mapping[str, float] = field(default_factory=dict)
+    graph: Callable[[], onnx.ModelProto] | None = None
+    shapes: Callable[[Shapes], Shapes] = field(default=lambda _: {})
+    opaque: bool = False
 
     def feed(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Return what this network is fed for some images, float32 (n, 3, h, w).

@@ -1,4 +1,4 @@
-"""The shape of each tensor of a network, and its bytes, known before it runs."""
+"""The shape of each tensor of a network, known before it runs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,9 @@ from collections.abc import Mapping
 
 import onnx
 
-__all__ = ["tensor_shapes", "tensor_sizes"]
+__all__ = ["tensor_shapes"]
 
 _SMALL_ELEMENTS = 64  # shapes and axes that shape inference reads are smaller
-
-
-def tensor_sizes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return the bytes of each tensor whose shape follows from the inputs' shapes.
-
-    Args:
-        model: A graph; it is left as it is.
-        shapes: Shape of each input, by name.
-
-    Returns:
-        Tensor → bytes; a tensor whose shape is not known is left out.
-    """
-    return {
-        name: math.prod(shape) * _bytes_of(elem_type)
-        for name, (shape, elem_type) in _inferred(model, shapes).items()
-    }
 
 
 def tensor_shapes(
@@ -37,30 +21,18 @@ def tensor_shapes(
         model: A graph; it is left as it is.
         shapes: Shape of each input, by name.
     """
-    return {name: shape for name, (shape, _) in _inferred(model, shapes).items()}
-
-
-def _inferred(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Return the shape and element type of each tensor where both are known."""
     skeleton = _skeleton(model, shapes)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     except onnx.shape_inference.InferenceError:
         return {}  # an operator it does not know; the shapes are a help, not a need
-    known: dict[str, tuple[tuple[int, ...], int]] = {}
+    known: dict[str, tuple[int, ...]] = {}
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         tensor = value.type.tensor_type
         shape = tuple(dim.dim_value for dim in tensor.shape.dim)
-        if tensor.HasField("shape") and all(size > 0 for size in shape) and tensor.elem_type:
-            known[value.name] = (shape, tensor.elem_type)
+        if tensor.HasField("shape") and all(size > 0 for size in shape):
+            known[value.name] = shape
     return known
-
-
-def _bytes_of(elem_type: int) -> int:
-    """Return the bytes of one element; 1 for those below a byte."""
-    return max(1, onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize)
 
 
 def _skeleton(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
