@@ -45,13 +45,15 @@ def progress_bar(what: str) -> Iterator[Progress]:
             yield draw
         return
 
-    last = time.monotonic()
+    start = last = time.monotonic()
 
     def say(done: int, total: int, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _QUIET_SECONDS:
             last = now
-            console.print(f"{what}: {done}/{total} {note}".rstrip(), highlight=False)
+            left = (now - start) / done * (total - done) if done else 0.0
+            eta = f", {left:.0f} s left" if left else ""
+            console.print(f"{what}: {done}/{total}{eta} {note}".rstrip(), highlight=False)
 
     yield say
