@@ -27,7 +27,7 @@ _BATCH = 8
 
 def has_layers(text: str) -> bool:
     """Tell whether a model, as the user named it, can be compared layer by layer here."""
-    return text.endswith(".onnx")
+    return bool(text) and not text.endswith((".engine", ".plan"))
 
 
 def layer_request(request: ImageRequest, total: int) -> ImageRequest:

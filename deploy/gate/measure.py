@@ -220,7 +220,7 @@ def _with_layers(
     rows, moves, notes = list(verdict.rows), list(verdict.layers), list(verdict.notes)
     for entry, layers in layered.items():
         if not has_layers(reference) or not has_layers(texts[entry]):
-            why = f"needs the reference, {first}, as an ONNX file: name it, too"
+            why = f"needs both as files or weights, no engine: name the reference, {first}, too"
             rows += layers_not_run(task.baseline, (entry,), why)
             continue
         request = layer_request(task.request.images, layers.images)
