@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from core.errors import GraphError, InputError, MissingBackendError, StrataError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Session", "TensorInfo", "Tensors", "not_onnx", "open_session"]
+__all__ = ["Session", "Shared", "TensorInfo", "Tensors", "not_onnx", "open_session"]
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -40,6 +40,19 @@ class TensorInfo:
     dtype: np.dtype[Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """A model whose large weights lie beside it: several sessions use them in place.
+
+    Attributes:
+        model: The serialized model; the weights are initializers with data elsewhere, at ".".
+        weights: Name → array, left as it is.
+    """
+
+    model: bytes
+    weights: Mapping[str, npt.NDArray[Any]]
+
+
 class Session:
     """An open model; call it with one array for each input (a ``Tensors -> Tensors`` runner).
 
@@ -48,7 +61,13 @@ class Session:
         outputs: The names that a call returns, in this order.
     """
 
-    def __init__(self, native: Any, where: str, errors: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        native: Any,
+        where: str,
+        errors: tuple[type[Exception], ...],
+        weights: Sequence[Any] = (),
+    ) -> None:
         self.inputs = tuple(
             TensorInfo(i.name, tuple(i.shape), _dtype(i.type)) for i in native.get_inputs()
         )
@@ -56,6 +75,7 @@ class Session:
         self._native = native
         self._where = where
         self._errors = errors
+        self._weights = weights  # ONNX Runtime reads them as long as the session lives
 
     def __call__(self, feeds: Tensors) -> Tensors:
         """Run the model once.
@@ -100,7 +120,7 @@ class Session:
 
 
 def open_session(
-    model: Path | bytes | onnx.ModelProto,
+    model: Path | bytes | Shared | onnx.ModelProto,
     *,
     optimize: bool = False,
     threads: int = 0,
@@ -110,7 +130,7 @@ def open_session(
     """Open a model in ONNX Runtime on the CPU.
 
     Args:
-        model: A file, its bytes, or the model itself (left as it is).
+        model: A file, its bytes, the model itself (left as it is), or one with shared weights.
         optimize: False is the reference (all of ONNX Runtime's graph optimizations off,
             since its first level already moves the results of Q/DQ); True is its fastest
             that computes the same: Q/DQ stay, no integer kernels take their place.
@@ -141,13 +161,19 @@ def open_session(
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if isinstance(model, Path):
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.parent))
+    weights: list[Any] = []
+    if isinstance(model, Shared):
+        for name, array in model.weights.items():
+            weights.append(ort.OrtValue.ortvalue_from_numpy(array))
+            options.add_initializer(name, weights[-1])
+        model = model.model
     with _source(model, outputs, where) as source:
         try:
             native = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except errors as err:
             raise _failure(err, where) from err
     _return_memory()
-    return Session(native, where, errors)
+    return Session(native, where, errors, weights)
 
 
 @contextmanager

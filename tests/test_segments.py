@@ -9,6 +9,7 @@ import pytest
 from tiny_nets import resnet, with_qdq
 
 from core.errors import InputError
+from deploy.comparison.graph import Graph, split_weights
 from deploy.comparison.pieces import Pieces
 from deploy.comparison.segments import OWN, piece
 from deploy.comparison.tensor_shapes import tensor_shapes
@@ -21,6 +22,12 @@ IMAGE = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float
 def parse(body: str, inputs: str = "float[N,4] x") -> onnx.ModelProto:
     head = '<ir_version: 10, opset_import: ["" : 21]>'
     return onnx.parser.parse_model(f"{head} g ({inputs}) => (float[N,4] y) {{ {body} }}")
+
+
+def graph_of(model: onnx.ModelProto, above: int = 256) -> Graph:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return split_weights(copy, above=above)
 
 
 def whole(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -87,7 +94,7 @@ def test_the_pieces_make_what_the_whole_makes(form, cuts):
     expected = whole(model)
     wiring = wiring_of(model)
     chosen = wiring.cuts[:cuts]
-    pieces = Pieces(model, wiring, chosen, wiring.makers, {})
+    pieces = Pieces(graph_of(model), wiring, chosen, wiring.makers, {})
     pieces.start({"input": IMAGE})
     made = {}
     for at in range(pieces.count):
@@ -103,7 +110,9 @@ def test_fed_with_its_own_tensors_a_network_repeats_itself():
     model = with_qdq(resnet())
     expected = whole(model)
     wiring = wiring_of(model)
-    pieces = Pieces(model, wiring, ["layer1.0.relu"], ["conv1", "relu", "layer1.1.conv1"], {})
+    pieces = Pieces(
+        graph_of(model), wiring, ["layer1.0.relu"], ["conv1", "relu", "layer1.1.conv1"], {}
+    )
     pieces.start({"input": IMAGE})
     assert pieces.free(0).keys() == {"conv1", "relu", "layer1.0.relu"}
     given = {name: expected[name] for name in ("conv1", "relu")}
@@ -115,7 +124,7 @@ def test_fed_with_its_own_tensors_a_network_repeats_itself():
 
 def test_a_fed_layer_sees_what_it_is_fed_and_nothing_else():
     model = resnet()
-    pieces = Pieces(model, wiring_of(model), [], ["conv1", "relu", "layer1.0.conv1"], {})
+    pieces = Pieces(graph_of(model), wiring_of(model), [], ["conv1", "relu", "layer1.0.conv1"], {})
     pieces.start({"input": IMAGE})
     free = pieces.free(0)
     given = {name: np.zeros_like(array) for name, array in free.items()}
@@ -148,15 +157,16 @@ def test_a_piece_leaves_the_model_alone_and_takes_only_what_it_needs():
     assert [o.name for o in given.graph.output] == ["layer1.0.relu" + OWN]
 
 
-def test_pieces_let_go_of_the_model_once_told():
+def test_weights_lie_beside_the_graph_and_serve_all_pieces():
     model = resnet()
-    pieces = Pieces(model, wiring_of(model), [], ["conv1"], {})
-    for _ in range(2):
-        pieces.start({"input": IMAGE})
-        assert pieces.free(0).keys() == {"conv1"}
-        pieces.settle()
-    with pytest.raises(RuntimeError, match="settle"):
-        pieces.fed(0, {"input": IMAGE}, {"conv1": np.zeros((2, 8, 16, 16), np.float32)})
+    graph = graph_of(model)
+    names = {i.name for i in model.graph.initializer if len(i.raw_data) > 256}
+    assert names
+    assert graph.weights.keys() == names
+    assert graph.model.ByteSize() < model.ByteSize() / 2
+    kept = graph_of(model, above=1 << 20)
+    assert not kept.weights
+    assert kept.model == model
 
 
 def test_common_cuts_keep_the_order_of_both():

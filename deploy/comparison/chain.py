@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from itertools import pairwise
@@ -23,13 +24,14 @@ from deploy.comparison.fold import SideSums
 from deploy.comparison.rows import Seen, layers_of
 from deploy.comparison.sides import Side, Walker, check_outputs
 from deploy.comparison.sums import Batch, StepSums, Task
-from deploy.comparison.wiring import common_cuts, merge_cuts
+from deploy.comparison.wiring import Wiring, common_cuts, merge_cuts, weigh_pieces
 from exporter.session import Tensors
 
 __all__ = ["Chain"]
 
 _FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
 
+_PIECE_BYTES = 24 << 20  # of a model's tensors between two cuts: results do not depend on it
 _RUNNING = "while running"  # ONNX Runtime's words for a node that fails on what it is fed
 
 Stop = Callable[[Sequence[Sequence[str]]], bool]  # given what a piece made, for each step
@@ -65,6 +67,7 @@ class Chain:
         self._cuts: tuple[str | None, ...] = ()
         self._pool = ThreadPoolExecutor(_FOLDERS, thread_name_prefix="strata-fold")
         self._done = 0
+        self._together = sys.maxsize
 
     def close(self) -> None:
         """Let go of the models; the sums stay."""
@@ -72,7 +75,7 @@ class Chain:
         self._walkers.clear()
 
     def run(self, indices: Any, images: Any, stop: Stop | None = None) -> bool:
-        """Run one batch through all models.
+        """Run some images through all models, as many at a time as memory is to be had for.
 
         Args:
             indices: Of the images in the data, (n,).
@@ -80,11 +83,19 @@ class Chain:
             stop: Asked after each piece whether to leave it at that.
 
         Returns:
-            Whether to go on with the next batch.
+            Whether to go on with the next images.
         """
-        feeds = [side.feed(images) for side in self.sides]
         if not self._walkers:
-            self._open(feeds)
+            self._open([side.feed(images) for side in self.sides])
+        count = min(self._together, len(images))
+        return all(
+            self._run(indices[at : at + count], images[at : at + count], stop)
+            for at in range(0, len(images), count)
+        )
+
+    def _run(self, indices: Any, images: Any, stop: Stop | None) -> bool:
+        """Run images through all models together."""
+        feeds = [side.feed(images) for side in self.sides]
         batch = Batch(np.asarray(indices), first=not self._done)
         self.answers.images.extend(map(int, indices))
         self._inputs(feeds, batch)
@@ -103,7 +114,7 @@ class Chain:
                 self.stopped = True
                 return False
         if batch.first:
-            self._settle()
+            self._check()
         self._done += len(images)
         for step in self.steps:
             step.images = self._done
@@ -123,12 +134,12 @@ class Chain:
         cuts = [name for name in _common_cuts(clear) if name in joined]
         kept: tuple[str, ...] = ()
         for side in clear:
-            if known := side.shapes(shapes):
-                sizes = {name: math.prod(shape) for name, shape in known.items()}
-                kept = merge_cuts(side.wiring, cuts, sizes)
+            known = side.shapes(shapes)
+            sizes = {name: 4 * math.prod(shape) for name, shape in known.items()}
+            kept = merge_cuts(side.wiring, cuts, sizes)
+            if known:
+                self._together = self._fitting(side.wiring, kept, sizes, feeds[0])
                 break
-        else:
-            kept = merge_cuts(clear[0].wiring, cuts, {}) if clear else ()
         self._cuts = (*kept, None)
         first = sides[0].wiring.makers.keys()
         for at, side in enumerate(sides):
@@ -141,6 +152,15 @@ class Chain:
                 later = {name for other in sides[2:] for name in other.wiring.makers}
                 wanted |= layers_of(side.wiring).keys() & first & later
             self._walkers.append(side.open(kept, wanted))
+
+    def _fitting(
+        self, wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int], feed: Tensors
+    ) -> int:
+        """Return how many images may run together so that a piece's tensors stay small."""
+        images = len(next(iter(feed.values())))
+        fixed = any(side.opaque or isinstance(side.image.shape[0], int) for side in self.sides)
+        largest = max(weigh_pieces(wiring, cuts, sizes))
+        return images if fixed else max(1, images * _PIECE_BYTES // max(largest, 1))
 
     def _inputs(self, feeds: Sequence[Tensors], batch: Batch) -> None:
         """Fold the images themselves: the first tensor that a candidate quantizes."""
@@ -219,9 +239,7 @@ class Chain:
             if name in made and made[name].ndim == 2 and len(self.sides[k].outputs) == 1:
                 self.answers.note(k, made[name])
 
-    def _settle(self) -> None:
-        for walker in self._walkers:
-            walker.settle()
+    def _check(self) -> None:
         for step, (r, c) in zip(self.steps, pairwise(self.sides), strict=True):
             check_outputs(r, c, step.seen)
 

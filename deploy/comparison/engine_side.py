@@ -95,6 +95,3 @@ class Whole:
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type of an output that was made."""
         return self._dtypes[name]
-
-    def settle(self) -> None:
-        """Keep everything."""

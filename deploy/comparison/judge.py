@@ -55,14 +55,14 @@ class Judge:
 
     def __init__(self, sides: tuple[Side, Side], step: StepSums, bounds: Bounds) -> None:
         self._sides, self._step, self._bounds = sides, step, bounds
-        graphs = [side.graph() if side.graph else None for side in sides]
+        graphs = [side.graph for side in sides]
         self._readers: list[LayerReader | None] = []
         for at, graph in enumerate(graphs):
             types = partial(_type, step, at)
             self._readers.append(None if graph is None else LayerReader(graph, step.joined, types))
         same = sides[0].subject.sha256 == sides[1].subject.sha256
         self._structure: Mapping[str, StructureFault] = (
-            structure_faults(graphs[1], step.joined) if graphs[1] and not same else {}
+            structure_faults(graphs[1].model, step.joined) if graphs[1] and not same else {}
         )
 
     def judge(self, names: Iterable[str] | None = None) -> Judgement:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from deploy.comparison.constants import Constants
+from deploy.comparison.graph import Constants, Graph
 
 __all__ = ["Kind", "LayerFacts", "LayerReader", "Source", "Weights", "Window", "strides_of"]
 
@@ -143,15 +143,15 @@ class LayerFacts:
 
 
 @dataclass(slots=True, eq=False)
-class _Graph:
-    model: onnx.ModelProto
+class _Layers:
+    graph: Graph
     compared: Collection[str]
     constants: Constants = field(init=False)
     makers: dict[str, onnx.NodeProto] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.constants = Constants(self.model)
-        self.makers = {name: n for n in self.model.graph.node for name in n.output if name}
+        self.constants = Constants(self.graph)
+        self.makers = {name: n for n in self.graph.model.graph.node for name in n.output if name}
 
     def source(self, name: str) -> Source | None:
         """Return the compared tensor that a name leads back to."""
@@ -208,26 +208,26 @@ class LayerReader:
     """Reads the layers of a graph, one when it is asked for: their weights are not kept.
 
     Args:
-        model: The graph; shifted tensors go by their own names in it.
+        graph: Shifted tensors go by their own names in it.
         compared: Tensors that are compared, and that layers can be fed.
         types: Gives their types in this graph.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, compared: Collection[str], types: Callable[[str], str]
+        self, graph: Graph, compared: Collection[str], types: Callable[[str], str]
     ) -> None:
-        self._graph = _Graph(model, compared)
+        self._layers = _Layers(graph, compared)
         self._types = types
 
     def layer(self, tensor: str) -> LayerFacts | None:
         """Return the layer that makes a compared tensor; None when none does."""
-        node = self._graph.makers.get(tensor)
+        node = self._layers.makers.get(tensor)
         if node is None:
             return None
-        return _facts(self._graph, node, tensor, self._types(tensor))
+        return _facts(self._layers, node, tensor, self._types(tensor))
 
 
-def _facts(graph: _Graph, made: onnx.NodeProto, tensor: str, dtype: str) -> LayerFacts:
+def _facts(graph: _Layers, made: onnx.NodeProto, tensor: str, dtype: str) -> LayerFacts:
     node = made
     while node.op_type in _THROUGH and node.input[0] not in graph.compared:
         before = graph.makers.get(node.input[0])
@@ -256,7 +256,7 @@ def _facts(graph: _Graph, made: onnx.NodeProto, tensor: str, dtype: str) -> Laye
 _PRECISIONS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "float64": "FP64"}
 
 
-def _weights(graph: _Graph, node: onnx.NodeProto) -> Weights | None:
+def _weights(graph: _Layers, node: onnx.NodeProto) -> Weights | None:
     """Return the weights of a Conv, Gemm or MatMul, with the output first."""
     found = graph.value(node.input[1])
     if found is None or found[0].ndim < 2:
@@ -290,16 +290,16 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
-def strides_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def strides_of(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Return the tensors that a convolution reads only every so many elements of, and how many."""
-    graph = _Graph(model, ())
+    layers = _Layers(graph, ())
     found: dict[str, tuple[int, ...]] = {}
-    for node in model.graph.node:
+    for node in graph.model.graph.node:
         if node.op_type != "Conv":
             continue
         kernel = tuple(_attribute(node, "kernel_shape", ()))
         window = Window.of(node, kernel)
-        source = graph.real(node.input[0])
+        source = layers.real(node.input[0])
         if kernel and window.skips and not any(window.pads):
             found.setdefault(source, window.strides)
     return found

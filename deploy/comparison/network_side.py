@@ -129,9 +129,6 @@ class NetworkPieces:
         """Return the type in which the network holds a tensor."""
         return self._network.facts[self._inner(name)].dtype
 
-    def settle(self) -> None:
-        """Keep everything: the network is read once and has no second form to let go of."""
-
     def _sources(self, name: str, fed: Collection[str]) -> tuple[str, ...]:
         """Return the fed tensors that lead to a tensor with no other fed one between."""
         if name not in self._reads:

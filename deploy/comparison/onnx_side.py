@@ -11,6 +11,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from core.artifacts import sha256_file
 from core.errors import InputError
+from deploy.comparison.graph import Graph, split_weights
 from deploy.comparison.layer_facts import strides_of
 from deploy.comparison.pieces import Pieces
 from deploy.comparison.quantizers import quantizers_of
@@ -24,7 +25,7 @@ from exporter.onnx_file import card_of, load
 from exporter.passes.shift import SUFFIX
 from exporter.session import TensorInfo
 
-__all__ = ["image_of", "load_graph", "onnx_side", "subject_of"]
+__all__ = ["onnx_side", "subject_of"]
 
 
 def onnx_side(path: Path) -> Side:
@@ -33,30 +34,26 @@ def onnx_side(path: Path) -> Side:
     Raises:
         InputError: It cannot be read, or is not a network of one image input.
     """
-    model, card, shifts = load_graph(path)
+    graph, card, shifts = _load(path)
+    model = graph.model
     wiring = wiring_of(model)
-    held = [model]
-
-    def graph() -> onnx.ModelProto:
-        return load_graph(path)[0]
 
     def open_pieces(cuts: Sequence[str], outputs: Collection[str]) -> Walker:
-        # Handed over, not shared, so that its memory can be given back.
-        return Pieces(held.pop() if held else graph(), wiring, cuts, outputs, shifts)
+        return Pieces(graph, wiring, cuts, outputs, shifts)
 
     def inferred(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        return tensor_shapes(held[0] if held else graph(), shapes)
+        return tensor_shapes(model, shapes)
 
     return Side(
         where=str(path),
         subject=subject_of(path, card),
         card=card,
-        image=image_of(model, wiring, str(path)),
+        image=_image_of(model, wiring, str(path)),
         outputs={value.name: _info(value).shape for value in model.graph.output},
         wiring=wiring,
-        quantizers=quantizers_of(model, shifts),
+        quantizers=quantizers_of(graph, shifts),
         shifts=shifts,
-        strided=strides_of(model),
+        strided=strides_of(graph),
         amaxes=_amaxes(path, card),
         open=open_pieces,
         graph=graph,
@@ -90,7 +87,7 @@ def _amaxes(path: Path, card: Card) -> dict[str, float]:
         return {}  # an older one; the table is a help, not a need
 
 
-def load_graph(path: Path) -> tuple[onnx.ModelProto, Card, dict[str, float]]:
+def _load(path: Path) -> tuple[Graph, Card, dict[str, float]]:
     """Read an ONNX file, with its shifted tensors under their own names.
 
     Returns:
@@ -101,7 +98,8 @@ def load_graph(path: Path) -> tuple[onnx.ModelProto, Card, dict[str, float]]:
     """
     model = load(path)
     card = card_of(model, where=str(path))
-    return model, card, _take_own_names(model, card.shifts)
+    shifts = _take_own_names(model, card.shifts)
+    return split_weights(model), card, shifts
 
 
 def _take_own_names(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict[str, float]:
@@ -121,7 +119,7 @@ def _take_own_names(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict
     return {name: shifts[name] for name in renamed.values()}
 
 
-def image_of(model: onnx.ModelProto, wiring: Wiring, where: str) -> TensorInfo:
+def _image_of(model: onnx.ModelProto, wiring: Wiring, where: str) -> TensorInfo:
     """Return the only input of a graph.
 
     Raises:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
+from deploy.comparison.graph import Graph
 from deploy.comparison.segments import OWN, piece
 from deploy.comparison.wiring import Wiring
-from exporter.session import Session, Tensors, open_session
+from exporter.session import Session, Shared, Tensors, open_session
 
 __all__ = ["Pieces"]
 
@@ -24,7 +24,7 @@ class Pieces:
     """A network in ONNX Runtime, optimizations off, cut into pieces that run in turn.
 
     Args:
-        model: The network; it is let go of by :meth:`settle`.
+        graph: The network; its weights are shared by all pieces.
         wiring: Its wiring.
         cuts: Where to cut it: some of the wiring's cuts, in order.
         outputs: Tensors to return; the cuts are always returned.
@@ -36,14 +36,14 @@ class Pieces:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        graph: Graph,
         wiring: Wiring,
         cuts: Sequence[str],
         outputs: Collection[str],
         shifts: Mapping[str, float],
     ) -> None:
         self.count = len(cuts) + 1
-        self._model: onnx.ModelProto | None = model
+        self._graph = graph
         self._wiring = wiring
         self._edges = (None, *cuts, None)
         self._outputs = {*outputs, *cuts}
@@ -109,26 +109,23 @@ class Pieces:
         # In float32 at least: the sum is not held in float16 by anybody.
         return array + np.float32(sign * shift) if shift else array
 
-    def settle(self) -> None:
-        """Let go of the model: every piece has run in every way it will, and is open."""
-        self._model = None
-
     def _session(
         self, at: int, feeds: Mapping[str, npt.NDArray[Any]], given: Collection[str]
     ) -> Session:
         """Return the session of a piece; the first call opens it, for the types of ``feeds``."""
         key = (at, bool(given))
         if key not in self._sessions:
-            if self._model is None:
-                raise RuntimeError(f"piece {at} has not been opened before settle()")
             outputs = given or self._outputs
             model = piece(
-                self._model,
+                self._graph.model,
                 self._wiring,
                 (self._edges[at], self._edges[at + 1]),
                 outputs=outputs,
                 feeds=feeds,
                 given=given,
             )
-            self._sessions[key] = open_session(model, alone=False)
+            names = {initializer.name for initializer in model.graph.initializer}
+            weights = {n: w for n, w in self._graph.weights.items() if n in names}
+            shared = Shared(model.SerializeToString(), weights)
+            self._sessions[key] = open_session(shared, alone=False)
         return self._sessions[key]

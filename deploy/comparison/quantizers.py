@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
-from deploy.comparison.constants import Constants
+from deploy.comparison.graph import Constants, Graph
 
 __all__ = ["Quantizer", "quantizers_of"]
 
@@ -47,19 +46,19 @@ class Quantizer:
     shift: float
 
 
-def quantizers_of(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict[str, Quantizer]:
+def quantizers_of(graph: Graph, shifts: Mapping[str, float]) -> dict[str, Quantizer]:
     """Return the per-tensor quantizers of activations, by tensor; the first one of each.
 
     A scale along an axis, or one that is no constant, has no row here.
 
     Args:
-        model: A graph; shifted tensors go by their own names in it.
+        graph: Shifted tensors go by their own names in it.
         shifts: Tensor → constant that it is held less of.
     """
-    constants = Constants(model)
-    backs = {n.input[0]: n for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    constants, nodes = Constants(graph), graph.model.graph.node
+    backs = {n.input[0]: n for n in nodes if n.op_type == "DequantizeLinear"}
     found: dict[str, Quantizer] = {}
-    for node in model.graph.node:
+    for node in nodes:
         if node.op_type != "QuantizeLinear" or node.input[0] in constants:
             continue
         name, scale = node.input[0], constants.get(node.input[1])

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from core.errors import InputError
+from deploy.comparison.graph import Graph
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.report import Subject
 from deploy.comparison.rows import Seen
@@ -39,9 +39,6 @@ class Walker(Protocol):
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type in which the model holds a tensor that it has made."""
 
-    def settle(self) -> None:
-        """Let go of what only opening a piece needs: every piece has run in every way."""
-
 
 @dataclass(slots=True)
 class Side:
@@ -59,7 +56,7 @@ class Side:
         shifts: Tensor → constant c, for each that it holds less c (full-range INT8).
         strided: Tensors of which a layer reads only every so many elements, and how many.
         amaxes: What calibration chose for its quantizers, where the table lies beside it.
-        graph: Reads its graph again, for facts of its layers; None when it has none.
+        graph: For facts of its layers; None when it has none.
         shapes: Tensor → shape for inputs of given shapes, where it is known without a run.
         opaque: Only its outputs can be seen: it runs whole, and no layer of it can be fed.
     """
@@ -75,7 +72,7 @@ class Side:
     shifts: Mapping[str, float] = field(default_factory=dict)
     strided: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     amaxes: Mapping[str, float] = field(default_factory=dict)
-    graph: Callable[[], onnx.ModelProto] | None = None
+    graph: Graph | None = None
     shapes: Callable[[Shapes], Shapes] = field(default=lambda _: {})
     opaque: bool = False
 

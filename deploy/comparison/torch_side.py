@@ -107,9 +107,6 @@ class TorchPieces:
         del name
         return np.dtype(np.float32)
 
-    def settle(self) -> None:
-        """Keep everything: the modules have no second form to let go of."""
-
     def _run(self, modules: Sequence[TorchModule], values: Tensors, given: Tensors) -> Tensors:
         """Run modules in order; what was given takes the place of what they make."""
         last = {name: at for at, module in enumerate(modules) for name in module.reads}

@@ -21,7 +21,17 @@ import onnx
 
 from core.errors import InputError
 
-__all__ = ["Maker", "Step", "Wiring", "common_cuts", "merge_cuts", "reads_of", "wire", "wiring_of"]
+__all__ = [
+    "Maker",
+    "Step",
+    "Wiring",
+    "common_cuts",
+    "merge_cuts",
+    "reads_of",
+    "weigh_pieces",
+    "wire",
+    "wiring_of",
+]
 
 _FEWEST_PIECES = 16
 
@@ -154,7 +164,7 @@ def merge_cuts(wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int]) ->
         Those of ``cuts`` between pieces that together would be larger than the largest
         piece alone, and than 1/16 of the whole.
     """
-    weights = _weights(wiring, cuts, sizes)
+    weights = weigh_pieces(wiring, cuts, sizes)
     most = max(*weights, sum(weights) // _FEWEST_PIECES) if len(weights) > 1 else 0
     kept: list[str] = []
     size = weights[0]
@@ -166,7 +176,7 @@ def merge_cuts(wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int]) ->
     return tuple(kept)
 
 
-def _weights(wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int]) -> list[int]:
+def weigh_pieces(wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int]) -> list[int]:
     """Return the bytes of the tensors made in each piece; there is one more than cuts."""
     weights = [0]
     ends = iter(cuts)
