@@ -127,7 +127,7 @@ def _worst_of_chain(report: Report, top: int, *, own: bool) -> Iterator[str]:
         found = [e.goodness for step in shown if (e := _errors(row, step, own=own))]
         if found:
             rated.append((min(found), at))
-    widths = (26, 10, *[14] * len(shown))
+    widths = (24, 10, *[14] * len(shown))  # 100 columns with four steps
     names = [report.models[step + 1].name for step in shown]
     yield columns(("own dB" if own else "inherited dB", "operator", *names), widths, len(shown))
     for _, at in sorted(rated)[:top]:
