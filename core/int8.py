@@ -5,9 +5,8 @@ A real value x and its code q are tied by x ≈ scale · q, with zero point 0::
     q = clamp(round_half_even(x / scale), −128, 127)
 
 Source: ONNX QuantizeLinear (opset 19); TensorRT, "Explicit quantization".
-The division is done in the data's own type (float32, or float16 in an FP16 graph), as
-ONNX Runtime and TensorRT's specification do: multiplying by a reciprocal instead moves
-codes that lie on a rounding boundary.
+The quotient is taken in float32, of float16 data too, as ONNX Runtime takes it: a float16
+quotient, or a product with the reciprocal, moves codes that lie on a rounding boundary.
 """
 
 from __future__ import annotations
@@ -71,7 +70,8 @@ def quantize(x: FloatArray, scale: FloatArray | float, axis: int | None = None) 
     Returns:
         int8 codes, the shape of ``x``.
     """
-    steps = np.rint(x / _along(scale, x, axis))
+    wide = x.astype(np.float32) if x.dtype == np.float16 else x
+    steps = np.rint(wide / _along(scale, wide, axis))
     return np.clip(steps, QMIN, QMAX).astype(np.int8)
 
 

@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from onnx import TensorProto
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from onnx.numpy_helper import from_array
 from onnx.reference import ReferenceEvaluator
 
 from core.errors import CalibrationError
 from core.int8 import QMAX, QMIN, dequantize, fake_quant, quantize, scale_of
+from exporter.session import open_session
 
 reals = arrays(
     np.float32, array_shapes(max_dims=3, max_side=6), elements=st.floats(-64, 64, width=32)
@@ -81,7 +85,18 @@ def test_scale_refuses_what_no_engine_can_use(amax):
         scale_of([1.0, amax])
 
 
-def test_float16_divides_in_float16():
-    """An FP16 graph divides in FP16; float32 would give another code at this point."""
-    x, scale = np.float16(2.4995), np.float16(0.3333)
-    assert quantize(np.array([x]), scale)[0] == np.rint(np.float16(x / scale))
+def test_float16_is_divided_in_float32_as_onnxruntime_does():
+    """A quotient in float16 would give other codes at 46 of these points."""
+    scale = np.float16(0.3333)
+    x = np.arange(0, 0x5000, dtype=np.uint16).view(np.float16)  # all from 0 to 32
+    halves = np.clip(np.rint(x / scale), QMIN, QMAX)
+    assert np.count_nonzero(quantize(x, scale) != halves) == 46
+    graph = make_graph(
+        [make_node("QuantizeLinear", ["x", "scale", "zero"], ["codes"])],
+        "float16",
+        [make_tensor_value_info("x", TensorProto.FLOAT16, ["N"])],
+        [make_tensor_value_info("codes", TensorProto.INT8, ["N"])],
+        [from_array(np.array(scale), "scale"), from_array(np.array(0, np.int8), "zero")],
+    )
+    model = make_model(graph, opset_imports=[make_opsetid("", 19)], ir_version=9)
+    assert np.array_equal(quantize(x, scale), open_session(model)({"x": x})["codes"])
