@@ -47,7 +47,7 @@ ENGINE := $(OUT)/$(PRECISION).engine
 .PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration clean FORCE
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  variables: DEPTH=$(DEPTH) WEIGHTS=$(WEIGHTS) PRECISION=$(PRECISION) METHOD=$(METHOD)"
 	@echo "             IMAGES=$(IMAGES) BATCH=$(BATCH) FLAVOUR=$(FLAVOUR) OUT=$(OUT)"
