@@ -294,7 +294,8 @@ def test_what_another_calibration_left_is_not_taken_up(
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 sys.path.insert(0, {tests!r})
 import numpy as np
 import test_statistics as t
