@@ -9,6 +9,8 @@ Source: CUDA Driver API (functions and their ``_v2`` names; error 2 is out of me
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -21,6 +23,7 @@ __all__ = ["Cuda", "load_cuda"]
 
 _LIBCUDA = "libcuda.so.1"
 _OUT_OF_MEMORY = 2
+_TIMED = 0  # CU_EVENT_DEFAULT
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: it does not wait for the default stream
 
 
@@ -92,6 +95,38 @@ class Cuda:
     def wait(self) -> None:
         """Wait until all that was started is done."""
         self._do("cuStreamSynchronize", self._stream)
+
+    def mark(self) -> ctypes.c_void_p:
+        """Put a mark behind all that was started; :meth:`between` reads and frees it."""
+        event = ctypes.c_void_p()
+        self._do("cuEventCreate", ctypes.byref(event), _TIMED)
+        self._do("cuEventRecord", event, self._stream)
+        return event
+
+    def between(self, marks: Sequence[ctypes.c_void_p]) -> tuple[float, ...]:
+        """Return the milliseconds from each mark to the next, once all were waited for."""
+        times = []
+        for start, end in pairwise(marks):
+            elapsed = ctypes.c_float()
+            self._do("cuEventElapsedTime", ctypes.byref(elapsed), start, end)
+            times.append(elapsed.value)
+        for event in marks:
+            self._do("cuEventDestroy_v2", event)
+        return tuple(times)
+
+    @property
+    def name(self) -> str:
+        """The GPU's name, as its driver has it."""
+        name = ctypes.create_string_buffer(256)
+        self._do("cuDeviceGetName", name, len(name), self._device)
+        return name.value.decode(errors="replace")
+
+    @property
+    def pci_bus(self) -> str:
+        """The GPU's address on the PCI bus, by which NVML knows it too."""
+        name = ctypes.create_string_buffer(64)
+        self._do("cuDeviceGetPCIBusId", name, len(name), self._device)
+        return name.value.decode("ascii", "replace")
 
     def close(self) -> None:
         """Give everything back; arrays of :meth:`host_array` must not be used again."""

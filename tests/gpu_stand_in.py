@@ -20,6 +20,7 @@ class Libcuda:
 
     def __init__(self, memory=1 << 30):
         self.memory, self.taken, self.queue, self.calls = memory, {}, [], []
+        self.now_ms, self.marks = 0.0, {}  # a copy takes 1 ms a kB, all else 5 ms
 
     def __getattr__(self, name):
         def plain(*arguments):
@@ -71,14 +72,80 @@ class Libcuda:
         return 0
 
     def cuMemcpyHtoDAsync_v2(self, to, source, count, stream):
-        self.queue.append(lambda: ctypes.memmove(to.value, source.value, count.value))
+        def move():
+            ctypes.memmove(to.value, source.value, count.value)
+            return count.value / 1000
+
+        self.queue.append(move)
         return 0
 
     cuMemcpyDtoHAsync_v2 = cuMemcpyHtoDAsync_v2
 
     def cuStreamSynchronize(self, stream):
         while self.queue:
-            self.queue.pop(0)()
+            took = self.queue.pop(0)()
+            self.now_ms += 5.0 if took is None else took
+        return 0
+
+    def cuDeviceGetName(self, name, count, device):
+        name.value = b"GeForce of nowhere"
+        return 0
+
+    def cuDeviceGetPCIBusId(self, name, count, device):
+        name.value = b"0000:01:00.0"
+        return 0
+
+    def cuEventCreate(self, reference, flags):
+        reference._obj.value = len(self.marks) + 1
+        self.marks[reference._obj.value] = None
+        return 0
+
+    def cuEventRecord(self, event, stream):
+        def note():
+            self.marks[event.value] = self.now_ms
+            return 0.0
+
+        self.queue.append(note)
+        return 0
+
+    def cuEventElapsedTime(self, reference, start, end):
+        reference._obj.value = self.marks[end.value] - self.marks[start.value]
+        return 0
+
+    def cuEventDestroy_v2(self, event):
+        self.calls.append(("event", event.value))
+        return 0
+
+
+class Libnvml:
+    """The functions of NVML that Strata calls; one value is not to be had."""
+
+    def __init__(self, reads=True):
+        self.reads, self.asked = reads, []
+        self.clocks = iter(range(1500, 10_000, 10))
+
+    def nvmlInit_v2(self):
+        return 0 if self.reads else 999
+
+    def nvmlDeviceGetHandleByPciBusId_v2(self, address, reference):
+        self.asked.append(address.value)
+        reference._obj.value = 7
+        return 0
+
+    def nvmlDeviceGetClockInfo(self, device, kind, reference):
+        assert device.value == 7
+        reference._obj.value = next(self.clocks) if kind == 1 else 9001
+        return 0
+
+    def nvmlDeviceGetPowerUsage(self, device, reference):
+        reference._obj.value = 71_500  # milliwatts
+        return 0
+
+    def nvmlDeviceGetTemperature(self, device, sensor, reference):
+        return 3  # NVML_ERROR_NOT_SUPPORTED
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device, reference):
+        reference._obj.value = 0x1 | 0x4  # idle, power cap
         return 0
 
 

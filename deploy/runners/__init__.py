@@ -35,6 +35,7 @@ class Model:
         image: Name of its input.
         output: Name of its logits.
         run: One array for ``image``, float32 (n, 3, h, w), in; all outputs out.
+        shape: Of its input, (n, 3, h, w), a name or None where free; None when not known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Model:
     image: str
     output: str
     run: Runner
+    shape: tuple[int | str | None, ...] | None = None
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Answer for some images.

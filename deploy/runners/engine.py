@@ -64,6 +64,7 @@ def open_engine(
         image=session.input.name,
         output=output,
         run=session,
+        shape=tuple(n if n >= 0 else None for n in session.input.shape),
     )
     return model, session
 

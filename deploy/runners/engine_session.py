@@ -73,6 +73,7 @@ class EngineSession:
         self.input, self.outputs = manifest.inputs[0], manifest.outputs
         self.profile, self.shapes = _largest(manifest)
         self._log = TensorrtLog()
+        self._marks: list[Any] | None = None  # only while somebody asks what takes the time
         self._kernels = KernelCache(kernels)
         self._load(plan, manifest)
         self._shape: tuple[int, ...] = ()
@@ -162,20 +163,51 @@ class EngineSession:
         host = _reshaped(place.host, self._shape)
         host[: len(images)] = images  # converts to the engine's own type
         host[len(images) :] = 0
+        self._mark()
         self._cuda.copy_in(place.device, host)
+        self._mark()
         if not self._context.execute_async_v3(self._cuda.stream):
             raise BuildError(
                 f"TensorRT refused to run the engine: {'; '.join(self._log.errors)}",
                 hint="strata preflight says whether it fits; strata doctor what is here",
             )
+        self._mark()
         answers = {}
         for binding in self.outputs:
             buffer = self._buffers[binding.name]
             shape = tuple(self._context.get_tensor_shape(binding.name))
             answers[binding.name] = _reshaped(buffer.host, shape)
             self._cuda.copy_out(answers[binding.name], buffer.device)
+        self._mark()
         self._cuda.wait()
         return {name: array[: len(images)].copy() for name, array in answers.items()}
+
+    def _mark(self) -> None:
+        if self._marks is not None:
+            self._marks.append(self._cuda.mark())
+
+    def phases(self, feeds: Tensors) -> tuple[float, float, float]:
+        """Run one batch, of at most the profile's largest; say what its time went into.
+
+        Returns:
+            Milliseconds on the GPU's own clock: copy to the GPU, kernels, copy from it.
+        """
+        images = feeds[self.input.name]
+        self._check(images)
+        with self._lock, self._flavour.logging(self._log):
+            self._cuda.enter()
+            self._marks = []
+            try:
+                self._answer(images)
+                to_gpu, kernels, from_gpu = self._cuda.between(self._marks)
+            finally:
+                self._marks = None
+        return to_gpu, kernels, from_gpu
+
+    @property
+    def cuda(self) -> Cuda:
+        """The GPU that it runs on."""
+        return self._cuda
 
     def _set_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self._shape:

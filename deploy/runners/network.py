@@ -46,6 +46,7 @@ def open_network(path: Path) -> Model:
         image=network.inputs[0].name,
         output=_output(network, path),
         run=network.run,
+        shape=tuple(n if n >= 0 else None for n in network.inputs[0].shape),
     )
 
 

@@ -89,6 +89,7 @@ def _open(source: Path | bytes, graph: Graph, known: tuple[str, str], *, fast: b
         image=session.inputs[0].name,
         output=_output(session, where),
         run=session,
+        shape=session.inputs[0].shape,
     )
 
 
