@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BuildError, MissingBackendError
+from deploy.build_options import BuildOptions
 from deploy.build_progress import BuildProgress
 from deploy.flavour import Flavour
 from deploy.manifest import Binding
 from deploy.network_facts import bindings, layer_precisions
 from deploy.profiles import Profiles
 from deploy.target import BuildTarget
+from deploy.timing_cache import TimingCache
 from deploy.trt_log import ParserFault, TensorrtLog, build_failure, parser_failure
 
 __all__ = ["Network", "compile_plan", "parse"]
@@ -82,20 +84,34 @@ def _fault(error: Any) -> ParserFault:
 
 
 def compile_plan(
-    network: Network, target: BuildTarget, profiles: Profiles, watch: BuildProgress
+    network: Network,
+    target: BuildTarget,
+    profiles: Profiles,
+    watch: BuildProgress,
+    cache: TimingCache | None = None,
 ) -> memoryview:
     """Compile a parsed network.
+
+    Args:
+        network: It.
+        target: What for, and how.
+        profiles: Shapes of its inputs.
+        watch: Told of the progress; may stop it.
+        cache: How long kernels took before; handed over here, and for the caller to keep.
 
     Returns:
         The plan's bytes; TensorRT's own memory, not a copy.
 
     Raises:
-        BuildError: TensorRT refuses the network, a profile or a target.
+        BuildError: TensorRT refuses the network, a profile, a target or an option.
+        InputError: The timing cache is none for this machine.
         MissingBackendError: It needs a GPU for that.
     """
     flavour, log = network.flavour, network.log
     with flavour.logging(log):
         config = _configure(network, target, profiles, flavour.monitor(watch))
+        if cache is not None:
+            cache.attach(config, log)
         plan = network.builder.build_serialized_network(network.native, config)
     if watch.error is not None:
         raise watch.error
@@ -107,14 +123,7 @@ def compile_plan(
 def _configure(network: Network, target: BuildTarget, profiles: Profiles, monitor: Any) -> Any:
     flavour = network.flavour
     trt = flavour.module
-    options: dict[str, Any] = {
-        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
-        "builder_optimization_level": target.optimization_level,
-        "progress_monitor": monitor,
-    }
-    if target.workspace_bytes is not None:
-        pool = trt.MemoryPoolType.WORKSPACE
-        options["memory_pool_limits"] = {pool: target.workspace_bytes}
+    options = _options(trt, target.options) | {"progress_monitor": monitor}
     targets = [(c.major, c.minor) for c in target.capabilities]
     dynamic = any(-1 in binding.shape for binding in network.inputs)
     with warnings.catch_warnings():
@@ -126,7 +135,24 @@ def _configure(network: Network, target: BuildTarget, profiles: Profiles, monito
         except flavour.polygraphy_error as err:
             raise BuildError(
                 f"TensorRT refused the build's options: {err}",
-                hint="leave out --level, --workspace and --target to see which it is",
+                hint="leave out --level, --workspace, --target and the like to see which it is",
             ) from err
     config.clear_flag(trt.BuilderFlag.TF32)
     return config
+
+
+def _options(trt: Any, options: BuildOptions) -> dict[str, Any]:
+    """Return options as Polygraphy's ``CreateConfig`` names them."""
+    found: dict[str, Any] = {
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
+        "builder_optimization_level": options.optimization_level,
+        "strip_plan": options.strip_weights,
+        "refittable": options.refit,
+        "version_compatible": options.version_compatible,
+    }
+    if options.workspace_bytes is not None:
+        found["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: options.workspace_bytes}
+    if options.hardware is not None:
+        levels = trt.HardwareCompatibilityLevel
+        found["hardware_compatibility_level"] = getattr(levels, options.hardware.upper())
+    return found

@@ -18,22 +18,22 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.artifacts import sha256_bytes, sha256_file, write_whole
-from core.errors import InputError, MissingBackendError
+from core.errors import MissingBackendError
 from core.progress import Progress, silent
 from deploy.build_progress import BuildProgress, deferred_interrupt
 from deploy.builder import Network, compile_plan, parse
+from deploy.engine_file import write_engine
 from deploy.flavour import Flavour, load_flavour
 from deploy.host import find_gpus
-from deploy.manifest import Manifest, manifest_path
-from deploy.onnx_reader import Graph, read_graph
+from deploy.manifest import Manifest
+from deploy.onnx_source import OnnxSource, examine, read_onnx
+from deploy.option_refusals import refuse_int8_refit, refuse_options, refuse_unknown_options
 from deploy.plan_header import HEADER_BYTES, parse_header
 from deploy.profiles import Profiles, resolve_profiles
 from deploy.refusals import refuse_graph, refuse_target
 from deploy.target import BuildTarget
+from deploy.timing_cache import TimingCache
 from deploy.trt_log import Listener, TensorrtLog
-from deploy.weight_files import weight_files
-from exporter.card import Card
 
 __all__ = ["EngineArtifact", "build"]
 
@@ -57,15 +57,6 @@ class EngineArtifact:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What an ONNX file says of itself, and the digests of what it is made of."""
-
-    graph: Graph
-    card: Card
-    parents: dict[str, str]
-
-
 def build(
     onnx_path: Path,
     target: BuildTarget,
@@ -86,50 +77,35 @@ def build(
         listen: Given each line of TensorRT's log as it comes.
 
     Raises:
-        InputError: The ONNX file cannot be read, or its input does not take these batches.
-        BuildError: TensorRT cannot build this network for this target.
+        InputError: The ONNX file cannot be read, or its input does not take these batches, or
+            the timing cache is none for this machine.
+        BuildError: TensorRT cannot build this network for this target, or in this way.
         MissingBackendError: No such TensorRT here, or it needs a GPU.
-        OutputError: The plan cannot be written.
+        OutputError: The plan, or the timing cache, cannot be written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; nothing is left behind.
     """
     start = time.monotonic()
-    data = _read(onnx_path, output)
-    source = _examine(data, onnx_path)
+    data = read_onnx(onnx_path, output)
+    source = examine(data, onnx_path)
     profiles = resolve_profiles(source.graph.inputs, target, str(onnx_path))
     flavour = flavour or load_flavour()
     _refuse_machine(flavour, target)
     refuse_graph(source.graph, str(onnx_path), target.capabilities)
+    cache = TimingCache(target.options.timing_cache) if target.options.timing_cache else None
     log = TensorrtLog(listen)
     with deferred_interrupt() as stop:
         network = parse(flavour, data, onnx_path, log)
         del data  # TensorRT has its own copy of the weights by now
-        plan = compile_plan(network, target, profiles, BuildProgress(progress, stop))
+        refuse_int8_refit(target.options, network.layers, str(onnx_path))
+        plan = compile_plan(network, target, profiles, BuildProgress(progress, stop), cache)
     manifest = _bind(_describe(network, target, profiles, source), plan, output.name)
-    _write(plan, manifest, output)
+    if cache is not None:
+        manifest = replace(manifest, options={**manifest.options, "timing_cache": cache.origin})
+    write_engine(plan, manifest, output)
+    if cache is not None:
+        cache.keep()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return EngineArtifact(output, manifest, time.monotonic() - start, peak, tuple(log.warnings))
-
-
-def _read(path: Path, output: Path) -> bytes:
-    if path.resolve() == output.resolve():
-        raise InputError(
-            f"{output}: the engine would overwrite its ONNX file", hint="name another file with -o"
-        )
-    try:
-        return path.read_bytes()
-    except OSError as err:
-        raise InputError(
-            f"{path}: cannot be read ({err.strerror})",
-            hint="name an ONNX file; strata quantize makes one",
-        ) from err
-
-
-def _examine(data: bytes, path: Path) -> _Source:
-    graph = read_graph(data, where=str(path))
-    card = Card.from_metadata(graph.metadata, where=str(path))
-    parents = {"onnx": sha256_bytes(data)}
-    parents |= {f"weights/{file.name}": sha256_file(file) for file in weight_files(data, path)}
-    return _Source(graph, replace(card, parents={}), dict(card.parents) | parents)
 
 
 def _refuse_machine(flavour: Flavour, target: BuildTarget) -> None:
@@ -142,10 +118,12 @@ def _refuse_machine(flavour: Flavour, target: BuildTarget) -> None:
         )
     here = tuple(gpu.capability for gpu in gpus.devices)
     refuse_target(flavour.name, target.capabilities, flavour.capabilities or here)
+    refuse_options(flavour.name, target.options, gpus)
+    refuse_unknown_options(flavour.module, flavour.version, target.options)
 
 
 def _describe(
-    network: Network, target: BuildTarget, profiles: Profiles, source: _Source
+    network: Network, target: BuildTarget, profiles: Profiles, source: OnnxSource
 ) -> Manifest:
     """Return the manifest of a plan that is not bound to its bytes yet."""
     flavour = network.flavour
@@ -169,8 +147,8 @@ def _describe(
             "tf32": False,
             "profiling_verbosity": "detailed",
             "targets": "named" if named else "default",
-            "optimization_level": target.optimization_level,
-            "workspace_bytes": target.workspace_bytes,
+            "timing_cache": None,
+            **target.options.to_manifest(),
         },
         card=source.card,
     )
@@ -188,11 +166,3 @@ def _bind(manifest: Manifest, plan: memoryview, name: str) -> Manifest:
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         targets=targets,
     )
-
-
-def _write(plan: memoryview, manifest: Manifest, output: Path) -> None:
-    """Write both whole: the plan takes its place first, its manifest right after."""
-    with write_whole(manifest_path(output)) as note:
-        note.write_text(manifest.to_text(), encoding="utf-8")
-        with write_whole(output) as file:
-            file.write_bytes(plan)

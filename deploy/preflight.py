@@ -27,6 +27,7 @@ from deploy.preflight_checks import (
     flavour_finding,
     system_finding,
     version_finding,
+    weights_finding,
 )
 from deploy.preflight_facts import Finding, PlanFacts
 from deploy.preflight_gpu import gpu_finding, memory_finding
@@ -62,9 +63,9 @@ class Preflight:
     def error(self) -> StrataError | None:
         """Return the error that a verdict other than ``fits`` is; the gravest finding's.
 
-        A plan or manifest that cannot be trusted is an InputError; a GPU, version, system
-        or driver that the plan is not for is a BuildError; what is missing (TensorRT, a
-        GPU) or not known is a MissingBackendError.
+        A plan or manifest that cannot be trusted, or weights that are elsewhere, are an
+        InputError; a GPU, version, system or driver that the plan is not for is a BuildError;
+        what is missing (TensorRT, a GPU) or not known is a MissingBackendError.
         """
         by_state = {
             state: [f for f in self.findings if f.state == state]
@@ -84,7 +85,7 @@ class Preflight:
 
 
 _GRAVITY: tuple[tuple[frozenset[str], type[StrataError]], ...] = (
-    (frozenset({"plan"}), InputError),
+    (frozenset({"plan", "weights"}), InputError),
     (frozenset({"gpu", "version", "system", "driver", "memory", "tensorrt"}), BuildError),
     (frozenset({"flavour"}), MissingBackendError),
 )
@@ -104,7 +105,8 @@ def preflight(engine: Path, host: DescribedHost) -> Preflight:
     whole, manifest = _plan_finding(engine, header)
     plan = PlanFacts.of(header, manifest, engine.stat().st_size)
     found = _fit(plan, host, engine if whole.state == "yes" else None)
-    return Preflight(str(engine), host.name, (whole, *found))
+    weights = weights_finding(engine, manifest, host) if manifest else ()
+    return Preflight(str(engine), host.name, (whole, *weights, *found))
 
 
 def preflight_bytes(plan: bytes, manifest: Manifest, host: DescribedHost) -> Preflight:

@@ -7,14 +7,25 @@ Matrix" and "Prerequisites" (drivers).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from core.errors import InputError
+from deploy.build_options import brings_runtime, is_stripped
 from deploy.described_host import DescribedHost
 from deploy.flavour_kinds import FLAVOURS
+from deploy.manifest import Manifest
+from deploy.plan_weights import weights_beside
 from deploy.preflight_facts import FLAVOUR_NAMES, Finding, PlanFacts, State
 from deploy.target import NOT_FOR_RTX, ComputeCapability
 from deploy.versions import loads, numbers
 
-__all__ = ["driver_finding", "flavour_finding", "system_finding", "version_finding"]
+__all__ = [
+    "driver_finding",
+    "flavour_finding",
+    "system_finding",
+    "version_finding",
+    "weights_finding",
+]
 
 _GB10 = ComputeCapability(12, 1)
 # Oldest driver that any package of a flavour and its major version works with, and the
@@ -45,12 +56,24 @@ def flavour_finding(plan: PlanFacts, host: DescribedHost) -> Finding:
     return Finding("flavour", "no", f"needs {name}, which is not there{there}", hint)
 
 
+def weights_finding(engine: Path, manifest: Manifest, host: DescribedHost) -> tuple[Finding, ...]:
+    """Where are the weights of a plan that was built without them?"""
+    if not is_stripped(manifest.options):
+        return ()
+    try:
+        beside = weights_beside(engine, manifest)
+    except InputError as err:
+        note = err.problem.removeprefix(f"{engine}: ")
+        return (Finding("weights", "no" if host.here else "not said", note, err.hint),)
+    return (Finding("weights", "yes", f"they are in {beside.path.name} beside it"),)
+
+
 def version_finding(plan: PlanFacts, host: DescribedHost) -> Finding:
     """Does that version load it?"""
     here = (host.flavours or {}).get(plan.flavour)
     if here is None:
         return Finding("version", "not said", f"built by {plan.name}")
-    compatible = bool(plan.options.get("version_compatible"))
+    compatible = brings_runtime(plan.options)
     state = loads(plan.flavour, plan.version, here, compatible=compatible)
     name = FLAVOUR_NAMES[plan.flavour]
     if state == "yes":

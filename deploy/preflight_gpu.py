@@ -70,6 +70,8 @@ def _target_hint(plan: PlanFacts, capability: ComputeCapability) -> str:
 def _tuned(plan: PlanFacts) -> str:
     if plan.flavour == "rtx":
         return ""
+    if plan.options.get("hardware_compatibility") == "same_compute_capability":
+        return " and for every other model of that capability"
     return "; another model of the same capability runs it too, perhaps slower"
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from core.errors import InputError
+from deploy.build_options import BuildOptions
 
 __all__ = [
     "NOT_FOR_RTX",
@@ -217,27 +218,13 @@ class BuildTarget:
             1,8,32, or the network's own batch where that is fixed.
         size: (height, width) for a network that leaves them free.
         capabilities: GPUs to build for; empty for the flavour's own default.
-        optimization_level: TensorRT's builder optimization level, 0 to 5; None for its default.
-        workspace_bytes: Most scratch memory a kernel may take on the GPU; None for its default.
+        options: How it is built.
     """
 
     profiles: tuple[OptimizationProfile, ...] = ()
     size: tuple[int, int] | None = None
     capabilities: tuple[ComputeCapability, ...] = ()
-    optimization_level: int | None = None
-    workspace_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that TensorRT has no meaning for."""
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise InputError(
-                f"--level {self.optimization_level} is not 0 to 5", hint="TensorRT's default is 3"
-            )
-        if self.workspace_bytes is not None and self.workspace_bytes < 1 << 20:
-            raise InputError(
-                f"--workspace of {self.workspace_bytes} bytes is under 1 MB",
-                hint="leave it out for TensorRT's default",
-            )
+    options: BuildOptions = field(default_factory=BuildOptions)
 
 
 def describe(capabilities: Iterable[ComputeCapability]) -> str:

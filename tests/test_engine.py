@@ -10,9 +10,11 @@ import pytest
 from onnx import TensorProto
 from tensorrt_nets import constants, net, node, nodes, write
 
+from core.artifacts import sha256_file
 from core.errors import BuildError, InputError, MissingBackendError, OutputError
 from core.int8 import QMAX
-from deploy import engine, host
+from deploy import engine_file, host
+from deploy.build_options import BuildOptions
 from deploy.engine import build
 from deploy.flavour import load_flavour
 from deploy.manifest import ShapeRange, manifest_path, read_manifest, verify_plan
@@ -81,7 +83,7 @@ def test_the_card_travels_into_the_manifest(tmp_path):
     manifest = build(path, ANY, tmp_path / "int8.engine").manifest
     assert manifest.card.labels == card.labels
     assert manifest.card.weights == card.weights
-    assert manifest.parents == {"model": "0" * 64, "onnx": engine.sha256_file(path)}
+    assert manifest.parents == {"model": "0" * 64, "onnx": sha256_file(path)}
     assert read_manifest(tmp_path / "int8.engine") == manifest
 
 
@@ -114,7 +116,7 @@ def test_profiles_are_those_that_were_asked_for(tmp_path):
 
 def test_options_reach_tensorrt_and_the_manifest(tmp_path):
     lines = []
-    target = BuildTarget(optimization_level=1, workspace_bytes=64 << 20)
+    target = BuildTarget(options=BuildOptions(optimization_level=1, workspace_bytes=64 << 20))
     manifest = build(
         write(tmp_path / "n.onnx"), target, tmp_path / "n.engine", listen=lambda *x: lines.append(x)
     ).manifest
@@ -353,7 +355,7 @@ def test_weights_beside_the_model_are_built_in_and_bound(tmp_path):
             == whole.plan.read_bytes().count(weight[:4])
         )
     )
-    assert artifact.manifest.parents["weights/w.bin"] == engine.sha256_file(tmp_path / "w.bin")
+    assert artifact.manifest.parents["weights/w.bin"] == sha256_file(tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize("location", ["/etc/hostname", "../w.bin", "", "link.bin", "a/../../w.bin"])
@@ -438,14 +440,14 @@ def test_an_unwritable_output_leaves_nothing(tmp_path):
 def test_a_failed_plan_keeps_the_old_pair(tmp_path, monkeypatch):
     source = write(tmp_path / "n.onnx")
     old = build(source, ANY, tmp_path / "n.engine")
-    real = engine.write_whole
+    real = engine_file.write_whole
 
     def full(path):
         if path.suffix == ".engine":
             raise OutputError("no space", hint="free some")
         return real(path)
 
-    monkeypatch.setattr(engine, "write_whole", full)
+    monkeypatch.setattr(engine_file, "write_whole", full)
     with pytest.raises(OutputError):
         build(write(tmp_path / "n.onnx", "fp16"), ANY, tmp_path / "n.engine")
     assert verify_plan(old.plan) == old.manifest
@@ -481,11 +483,12 @@ fake.__dict__.update({k: v for k, v in vars(tensorrt_rtx).items() if k != "Compu
 fake.__version__ = sys.argv[1]
 sys.modules["tensorrt"] = fake
 from deploy import engine
+from deploy.build_options import BuildOptions
 from deploy.flavour import load_flavour
 from deploy.host import Gpu, Gpus
 from deploy.target import BuildTarget, capability_of
 engine.find_gpus = lambda: Gpus(devices=(Gpu("L4", capability_of("L4"), 1 << 34),))
-target = BuildTarget(optimization_level=2, workspace_bytes=1 << 26)
+target = BuildTarget(options=BuildOptions(optimization_level=2, workspace_bytes=1 << 26))
 source, output = map(Path, sys.argv[2:])
 made = engine.build(source, target, output, flavour=load_flavour("tensorrt")).manifest
 print(made.flavour, made.version, made.targets, made.count("int8"))

@@ -51,6 +51,7 @@ def plans(tmp_path_factory):
         ("trt", "10.9.0.34", {}),
         ("compatible", "10.9.0.34", {"version_compatible": True}),
         ("ampere", "11.4.0.106", {"hardware_compatibility": "ampere_plus"}),
+        ("alike", "11.4.0.106", {"hardware_compatibility": "same_compute_capability"}),
     ):
         made[name] = foreign(made["int8"], folder / f"{name}.engine", version, options)
     return made
@@ -121,6 +122,8 @@ def copied(engine, folder, change=lambda data: data):
         ("trt", "RTX 3090, driver 510", "does not fit", "driver", "install driver"),
         ("trt", "Jetson AGX Orin, tensorrt 10.9.0.34", "does not fit", "gpu", "with that GPU"),
         ("ampere", "H100, tensorrt 11.4.0, driver 580", "fits", None, ""),
+        ("alike", "A40, tensorrt 11.4.0, driver 580", "fits", None, ""),
+        ("alike", "L4, tensorrt 11.4.0", "does not fit", "gpu", "with that GPU"),
         ("ampere", "RTX 2080", "does not fit", "gpu", "with that GPU"),
         ("ampere", "Jetson AGX Orin", "does not fit", "gpu", "on the Jetson itself"),
     ],

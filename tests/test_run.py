@@ -35,6 +35,7 @@ from deploy.engine import build
 from deploy.frames import as_frames, named_frames
 from deploy.runners import open_model
 from deploy.runners.engine import open_engine
+from deploy.runners.engine_files import EngineFiles
 from deploy.target import BuildTarget, OptimizationProfile, parse_targets
 from exporter.onnx_file import Card, save
 
@@ -273,7 +274,7 @@ def test_tensorrt_has_no_such_cache(folder, gpu, tmp_path):
     )
     path = tmp_path / "k.bin"
     model, session = open_engine(
-        gpu.flavour, b"plan", _manifest(folder), cuda=_cuda(gpu), kernels=path
+        gpu.flavour, b"plan", _manifest(folder), cuda=_cuda(gpu), files=EngineFiles(path)
     )
     assert model.logits(np.zeros((2, 3, 16, 16), np.float32)).shape == (2, 10)
     session.keep_kernels()

@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InputError
+from deploy.build_options import BuildOptions
 from deploy.target import (
     NOT_FOR_RTX,
-    BuildTarget,
     ComputeCapability,
     OptimizationProfile,
     capability_of,
@@ -149,7 +149,7 @@ def test_only_sizes_in_order_make_a_profile(sizes):
 )
 def test_numbers_without_a_meaning_are_refused(options):
     with pytest.raises(InputError):
-        BuildTarget(**options)
+        BuildOptions(**options)
 
 
 def test_sizes_are_read_height_first():

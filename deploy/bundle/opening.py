@@ -9,6 +9,7 @@ from calib_data.preprocess import PreprocessSpec, preprocess_option
 from core.artifacts import write_bytes
 from core.errors import InputError
 from core.progress import Progress, silent
+from deploy.build_options import is_stripped
 from deploy.bundle.cache import PlanKey, cached_plan, kernel_file
 from deploy.bundle.choose import On, Way, choose
 from deploy.bundle.contents import MODEL, Contents, read_contents
@@ -20,6 +21,7 @@ from deploy.engine import build
 from deploy.flavour import load_flavour
 from deploy.manifest import Manifest
 from deploy.onnx_reader import read_graph
+from deploy.plan_weights import OnnxWeights
 from deploy.target import BuildTarget, OptimizationProfile
 
 __all__ = ["Opening", "open_classifier"]
@@ -105,6 +107,7 @@ _Here = tuple[Way, DescribedHost, Opening, Progress]
 
 def _on_gpu(bundle: Bundle, contents: Contents, spec: PreprocessSpec, here: _Here) -> Classifier:
     from deploy.runners.engine import open_engine
+    from deploy.runners.engine_files import EngineFiles
 
     way, _, opening, _ = here
     if way.plan is not None:
@@ -113,9 +116,14 @@ def _on_gpu(bundle: Bundle, contents: Contents, spec: PreprocessSpec, here: _Her
     else:
         plan, manifest, note = _built(bundle, contents, spec, here)
     flavour = load_flavour(manifest.flavour)
-    kernels = kernel_file(manifest.plan_sha256, flavour.version)
+    files = EngineFiles(
+        kernels=kernel_file(manifest.plan_sha256, flavour.version),
+        weights=OnnxWeights(bundle.read(MODEL), Path(MODEL))
+        if is_stripped(manifest.options)
+        else None,
+    )
     cuda = load_cuda(way.gpu)
-    model, session = open_engine(flavour, plan, manifest, cuda=cuda, kernels=kernels)
+    model, session = open_engine(flavour, plan, manifest, cuda=cuda, files=files)
     batch = opening.batch or min(_LARGEST, session.shapes.opt[0])
     classifier = Classifier(model, spec, contents.labels, batch=batch, close=session.close)
     classifier.notes = (note,)

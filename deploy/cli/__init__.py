@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "quantize": "Insert Q/DQ nodes, or convert to FP16, by the statistics.",
     "lint": "Check an ONNX file against TensorRT's quantization rules.",
     "build": "Build a TensorRT engine and its manifest.",
+    "refit": "Give an engine the weights of an ONNX file.",
     "inspect": "Show what is in a model, an engine, or two side by side.",
     "preflight": "Say whether an engine fits this machine, or a described one.",
     "compare": "Compare two models layer by layer.",

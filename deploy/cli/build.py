@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.build_options import brings_runtime, is_refittable, is_stripped
+from deploy.cli.build_choices import build_choices
 from deploy.target import BuildTarget, parse_batch, parse_size, parse_targets
 
 if TYPE_CHECKING:
     from core.progress import Progress
+    from deploy.build_options import BuildOptions
     from deploy.engine import EngineArtifact
     from deploy.manifest import Binding, Manifest
     from deploy.trt_log import Listener, Severity
 
 __all__ = ["command"]
-
-_MB = 1 << 20
 
 
 @click.command("build")
@@ -50,8 +51,7 @@ _MB = 1 << 20
     metavar="GPU,…",
     help='GPUs to build for: sm86, 8.9, "RTX 3090", L4.  [default: the flavour\'s own set]',
 )
-@click.option("--level", type=int, help="TensorRT's builder optimization level, 0 to 5.")
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MB", help="Most scratch memory.")
+@build_choices
 @click.option("-v", "--verbose", count=True, help="Show TensorRT's log; -vv all of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest and figures as JSON.")
 def command(
@@ -61,8 +61,7 @@ def command(
     batch: tuple[str, ...],
     size: str | None,
     target: str | None,
-    level: int | None,
-    workspace: int | None,
+    options: BuildOptions,
     verbose: int,
     as_json: bool,
 ) -> None:
@@ -77,8 +76,7 @@ def command(
         profiles=tuple(map(parse_batch, batch)),
         size=parse_size(size) if size is not None else None,
         capabilities=parse_targets(target) if target is not None else (),
-        optimization_level=level,
-        workspace_bytes=workspace * _MB if workspace else None,
+        options=options,
     )
     with _feedback(verbose) as (progress, listen):
         artifact = build(
@@ -133,10 +131,28 @@ def _summary(artifact: EngineArtifact) -> str:
         ("takes", ", ".join(_tensor(b, manifest) for b in manifest.inputs)),
         ("gives", ", ".join(_tensor(b, manifest) for b in manifest.outputs)),
         ("layers", _layers(manifest)),
+        *(("also", text) for text in _special(manifest)),
         ("took", f"{artifact.seconds:.1f} s, {artifact.peak_bytes / 1e6:.0f} MB of memory"),
     ]
     head = f"{artifact.plan}  {manifest.plan_bytes / 1e6:.1f} MB, its manifest beside it"
     return "\n".join([head, *(f"  {key:<7} {text}" for key, text in rows)])
+
+
+def _special(manifest: Manifest) -> list[str]:
+    """Say what is special about a plan, in the order of its options."""
+    options = manifest.options
+    found = []
+    if is_stripped(options):
+        found.append("without weights: keep its ONNX file beside it, or give them by strata refit")
+    if is_refittable(options):
+        found.append("takes the weights of another training: strata refit")
+    if brings_runtime(options):
+        found.append("brings the runtime that newer versions of TensorRT load it with")
+    if options.get("hardware_compatibility") == "ampere_plus":
+        found.append("for every GPU from Ampere on")
+    if options.get("hardware_compatibility") == "same_compute_capability":
+        found.append("for every GPU of that capability")
+    return found
 
 
 def _profiles(manifest: Manifest) -> list[tuple[int, int, int]]:

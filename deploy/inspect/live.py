@@ -12,6 +12,7 @@ from deploy.inspect.engine_shapes import profile_shapes
 from deploy.inspect.inspector import kernels_of_inspector
 from deploy.inspect.kernels import KernelGraph
 from deploy.manifest import Manifest
+from deploy.plan_loading import load_plan
 from deploy.trt_log import TensorrtLog
 
 __all__ = ["inspector_texts", "live_kernels"]
@@ -61,12 +62,8 @@ def inspector_texts(
     except OSError as err:
         raise InputError(f"{engine}: cannot be read ({err.strerror})", hint="name it") from err
     with flavour.logging(log):
-        loaded = trt.Runtime(flavour.logger).deserialize_cuda_engine(data)
-        if loaded is None:
-            raise BuildError(
-                f"TensorRT {flavour.version} does not load {engine} ({'; '.join(log.errors)})",
-                hint="strata preflight says why",
-            )
+        # What is in it is known without the weights of a plan that lacks them.
+        _runtime, loaded = load_plan(flavour, data, manifest, log)
         inspector = loaded.create_engine_inspector()
         texts = []
         for index in range(max(1, len(manifest.profiles))):
@@ -77,4 +74,4 @@ def inspector_texts(
                 context.set_input_shape(name, shape)
             inspector.execution_context = context
             texts.append(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    return tuple(texts)
+        return tuple(texts)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import BuildError, InputError, MissingBackendError
+from deploy.build_options import is_stripped
+from deploy.bundle.cache import kernel_file
 from deploy.cuda import Cuda, load_cuda
 from deploy.flavour import Flavour, load_flavour
 from deploy.manifest import Manifest, verify_plan
+from deploy.plan_weights import weights_beside
 from deploy.preflight_facts import FLAVOUR_NAMES
 from deploy.runners import Model
+from deploy.runners.engine_files import EngineFiles
 from deploy.runners.engine_session import EngineSession
 
 __all__ = ["open_engine", "open_engine_file"]
@@ -23,7 +27,7 @@ def open_engine(
     manifest: Manifest,
     *,
     cuda: Cuda | None = None,
-    kernels: Path | None = None,
+    files: EngineFiles | None = None,
 ) -> tuple[Model, EngineSession]:
     """Load an engine.
 
@@ -32,7 +36,7 @@ def open_engine(
         plan: The plan's bytes, whose digest is the manifest's.
         manifest: Its manifest.
         cuda: The GPU; None for the first of this machine.
-        kernels: Where what TensorRT-RTX compiles here is kept; None for nowhere.
+        files: What it needs besides its plan; None for nothing.
 
     Returns:
         A model to ask, and the session to close.
@@ -52,7 +56,7 @@ def open_engine(
         )
     device = cuda or load_cuda()
     try:
-        session = EngineSession(flavour, plan, manifest, device, kernels)
+        session = EngineSession(flavour, plan, manifest, device, files or EngineFiles())
     except (BuildError, InputError, MissingBackendError):
         device.close()
         raise
@@ -73,10 +77,14 @@ def open_engine_file(path: Path) -> Model:
     """Load an engine from its file, with its manifest beside it, until the process ends.
 
     Raises:
-        InputError: Plan or manifest is missing, damaged or another's.
+        InputError: Plan or manifest is missing, damaged or another's; or it was built without
+            weights and its ONNX file is not beside it.
         BuildError: TensorRT does not load it here.
         MissingBackendError: No such TensorRT here, or no GPU.
     """
     manifest = verify_plan(path)
-    model, _ = open_engine(load_flavour(manifest.flavour), path.read_bytes(), manifest)
-    return model
+    flavour = load_flavour(manifest.flavour)
+    weights = weights_beside(path, manifest) if is_stripped(manifest.options) else None
+    kernels = kernel_file(manifest.plan_sha256, flavour.version)
+    files = EngineFiles(kernels, weights)
+    return open_engine(flavour, path.read_bytes(), manifest, files=files)[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,10 @@ from core.errors import BuildError, InputError
 from deploy.cuda import Cuda
 from deploy.flavour import Flavour
 from deploy.manifest import Binding, Manifest, ShapeRange
-from deploy.preflight_facts import FLAVOUR_NAMES
+from deploy.plan_loading import load_whole_plan, not_loaded
+from deploy.plan_weights import OnnxWeights
 from deploy.runners import Tensors
+from deploy.runners.engine_files import EngineFiles
 from deploy.runners.kernel_cache import KernelCache
 from deploy.trt_log import TensorrtLog
 
@@ -46,11 +47,11 @@ class EngineSession:
         plan: The plan's bytes, whose digest was checked: loading it runs its code.
         manifest: Its manifest.
         cuda: The GPU.
-        kernels: Where what TensorRT-RTX compiles here is kept; None for nowhere.
+        files: What it needs besides its plan.
 
     Raises:
         BuildError: TensorRT does not load it here.
-        InputError: It is no network of one image.
+        InputError: It is no network of one image, or has no weights and none were given.
         MissingBackendError: The GPU has too little memory.
     """
 
@@ -60,7 +61,7 @@ class EngineSession:
         plan: bytes,
         manifest: Manifest,
         cuda: Cuda,
-        kernels: Path | None = None,
+        files: EngineFiles,
     ) -> None:
         if len(manifest.inputs) != 1:
             names = ", ".join(binding.name for binding in manifest.inputs)
@@ -74,31 +75,26 @@ class EngineSession:
         self.profile, self.shapes = _largest(manifest)
         self._log = TensorrtLog()
         self._marks: list[Any] | None = None  # only while somebody asks what takes the time
-        self._kernels = KernelCache(kernels)
-        self._load(plan, manifest)
+        self._kernels = KernelCache(files.kernels)
+        self._load(plan, manifest, files.weights)
         self._shape: tuple[int, ...] = ()
         self._set_shape(self.shapes.max)
         self._buffers = {
             binding.name: self._buffer(binding) for binding in (self.input, *self.outputs)
         }
 
-    def _load(self, plan: bytes, manifest: Manifest) -> None:
-        trt: Any = self._flavour.module
+    def _load(self, plan: bytes, manifest: Manifest, weights: OnnxWeights | None) -> None:
         with self._flavour.logging(self._log):
             # The runtime owns the engine's memory, the engine the context's: all are kept.
-            self._runtime = trt.Runtime(self._flavour.logger)
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
-            self._context = self._engine and self._kernels.context(self._engine)
-            loaded = self._context and self._context.set_optimization_profile_async(
+            self._runtime, self._engine = load_whole_plan(
+                self._flavour, plan, manifest, self._log, weights
+            )
+            self._context = self._kernels.context(self._engine)
+            ready = self._context and self._context.set_optimization_profile_async(
                 self.profile, self._cuda.stream
             )
-        if not loaded:
-            said = "; ".join(self._log.errors) or "it says no reason"
-            raise BuildError(
-                f"{FLAVOUR_NAMES[self._flavour.name]} {self._flavour.version} does not load "
-                f"{manifest.plan}: {said}",
-                hint="strata preflight says whether it fits; strata build builds it again here",
-            )
+        if not ready:
+            raise not_loaded(self._flavour, manifest, self._log)
         self._cuda.wait()
 
     def _buffer(self, binding: Binding) -> _Buffer:
@@ -132,6 +128,7 @@ class EngineSession:
         with self._lock, self._flavour.logging(self._log):
             self._cuda.enter()
             parts = [self._answer(part) for part in self._parts(images)]
+            self._kernels.keep_first()
         return {
             binding.name: np.concatenate([part[binding.name] for part in parts])
             for binding in self.outputs

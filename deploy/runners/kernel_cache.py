@@ -31,6 +31,7 @@ class KernelCache:
         self._path = path
         self._native: Any = None
         self._known = b""
+        self._first = True
 
     def context(self, engine: Any) -> Any:
         """Return an execution context of an engine, with the kernels that are kept.
@@ -50,6 +51,12 @@ class KernelCache:
                 self._known = b""
         config.set_runtime_cache(self._native)
         return engine.create_execution_context(config)
+
+    def keep_first(self) -> None:
+        """Keep what the first answer took; later ones compile little, and need not wait for it."""
+        if self._first:
+            self._first = False
+            self.keep()
 
     def keep(self) -> None:
         """Write what was compiled since, if anything was; a full disk is no reason to fail."""
