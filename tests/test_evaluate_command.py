@@ -63,10 +63,10 @@ def test_classes_are_told_one_by_one(place):
 
 
 def test_what_cannot_run_is_told_and_is_no_success(place, monkeypatch):
-    def refuse(text, *, fast=False):
+    def refuse(text, **options):
         if text.endswith(".engine"):
             raise MissingBackendError(f"{text}: no GPU", hint="use one")
-        return open_model(text, fast=fast)
+        return open_model(text, **options)
 
     monkeypatch.setattr("deploy.evaluation.opening.open_model", refuse)
     (place / "int8.engine").write_bytes(b"plan")

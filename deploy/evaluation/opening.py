@@ -24,7 +24,7 @@ class Opened:
 
 
 def open_models(texts: Sequence[str], *, fast: bool = False) -> Opened:
-    """Open models; one that is named twice is opened once.
+    """Open models for many images; one that is named twice is opened once.
 
     An engine that cannot run here is no error yet: the others can be measured, and whoever
     asked says in the end that this one was not.
@@ -40,7 +40,7 @@ def open_models(texts: Sequence[str], *, fast: bool = False) -> Opened:
     not_run: dict[str, NotRun] = {}
     for text in dict.fromkeys(texts):
         try:
-            models[text] = open_model(text, fast=fast)
+            models[text] = open_model(text, fast=fast, many=True)
         except MissingBackendError as err:
             if not text.endswith(_ENGINES) or not Path(text).is_file():
                 raise

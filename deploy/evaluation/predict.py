@@ -2,12 +2,18 @@
 
 The images stream: each batch is decoded once, answered by every model in turn, and dropped.
 What is kept is some 50 bytes an image, and the logits as long as they are few.
+
+Where all models may be called by several threads at once, each thread takes a part of a batch,
+so that no more images are in memory than in a batch, or a few a thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +21,7 @@ import numpy.typing as npt
 from calib_data.sources import Labels, require_labels
 from core.errors import GraphError, InputError
 from core.progress import Progress, silent
+from deploy.evaluation.at_once import in_order
 from deploy.evaluation.predictions import ImageTable, ModelAnswers, Predictions, set_digest
 from deploy.images import DataRecord, ImageRequest, Images, open_images
 from deploy.runners import Model
@@ -22,47 +29,74 @@ from deploy.runners import Model
 __all__ = ["MOST_LOGITS", "open_part", "predict", "sqnr_db", "table_of", "weights_of"]
 
 Logits = npt.NDArray[np.float64]
+Answered = dict[str, npt.NDArray[Any]]  # what is kept of answers to a batch, by name
+Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # indices, network inputs
 
 MOST_LOGITS = 4_000_000  # values of one model that are kept: 16 MB
+_LEAST = 8  # images a thread takes: fewer are slower
 
 
-@dataclass(slots=True)
-class _Answered:
-    """What one model has answered so far, batch by batch."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What each model answered to a batch, and for how many classes."""
 
-    parts: dict[str, list[npt.NDArray[np.generic]]] = field(default_factory=dict)
+    classes: int
+    answered: list[Answered]
 
-    def add(self, logits: Logits, labels: Labels) -> None:
-        """Note a batch: logits (n, classes), labels (n,)."""
-        rows = np.arange(len(labels))
-        own = logits[rows, labels][:, None]
-        # How many classes come before the right one; equal logits in order of class, as
-        # argmax has it.
-        earlier = np.arange(logits.shape[1]) < labels[:, None]
-        rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
-        highest = logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(logits - highest).sum(axis=1))
-        self._note("answer", logits.argmax(axis=1).astype(np.int32))
-        self._note("rank", rank.astype(np.int32))
-        self._note("loss", (log_sum - (own - highest)[:, 0]).astype(np.float32))
-        self._note("confidence", np.exp(-log_sum).astype(np.float32))
 
-    def compare(self, logits: Logits, reference: Logits) -> None:
-        """Note a batch against the first model's: both (n, classes)."""
-        self._note("sqnr_db", sqnr_db(reference, logits))
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who answers what; any thread may ask."""
 
-    def keep(self, logits: Logits) -> None:
-        """Keep a batch of logits."""
-        self._note("logits", logits.astype(np.float32))
+    models: Sequence[Model]
+    turns: tuple[AbstractContextManager[object], ...]  # of the models that take no two calls
+    images: Images
+    labels: Labels
 
-    def _note(self, name: str, values: npt.NDArray[np.generic]) -> None:
-        self.parts.setdefault(name, []).append(values)
+    def __call__(self, batch: Batch) -> _Part:
+        """Return what each model answers to a batch."""
+        reference: Logits | None = None
+        found: list[Answered] = []
+        classes = 0
+        for model, turn in zip(self.models, self.turns, strict=True):
+            with turn:
+                logits = _answer(model, self.images, *batch)
+            classes = logits.shape[1]
+            keep = classes * len(self.images) <= MOST_LOGITS
+            found.append(measured(logits, self.labels[batch[0]], reference, keep=keep))
+            if reference is None:
+                reference = logits
+        return _Part(classes, found)
 
-    def answers(self, model: Model, order: npt.NDArray[np.int64]) -> ModelAnswers:
-        """Return all of it, in order."""
-        arrays = {name: np.concatenate(parts)[order] for name, parts in self.parts.items()}
-        facts = (model.name, model.sha256, model.backend, weights_of(model))
-        return ModelAnswers(*facts, **arrays)  # type: ignore[arg-type]
+
+def measured(logits: Logits, labels: Labels, reference: Logits | None, *, keep: bool) -> Answered:
+    """Return what is kept of a model's answers to a batch, by name.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,).
+        reference: The first model's logits, (n, classes); None for the first itself.
+        keep: Keep the logits too.
+    """
+    rows = np.arange(len(labels))
+    own = logits[rows, labels][:, None]
+    # How many classes come before the right one; equal logits in order of class, as
+    # argmax has it.
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    highest = logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(logits - highest).sum(axis=1))
+    found: Answered = {
+        "answer": logits.argmax(axis=1).astype(np.int32),
+        "rank": rank.astype(np.int32),
+        "loss": (log_sum - (own - highest)[:, 0]).astype(np.float32),
+        "confidence": np.exp(-log_sum).astype(np.float32),
+    }
+    if reference is not None:
+        found["sqnr_db"] = sqnr_db(reference, logits)
+    if keep:
+        found["logits"] = logits.astype(np.float32)
+    return found
 
 
 def predict(models: Sequence[Model], images: Images, *, progress: Progress = silent) -> Predictions:
@@ -78,29 +112,36 @@ def predict(models: Sequence[Model], images: Images, *, progress: Progress = sil
             model cannot take.
         GraphError: A model failed, or answered with NaN or Inf.
     """
-    labels = require_labels(images.source)
-    answered = [_Answered() for _ in models]
-    classes = done = 0
-    for indices, batch in images.batches():
-        reference: Logits | None = None
-        for model, kept in zip(models, answered, strict=True):
-            logits = _answer(model, images, indices, batch)
-            classes = logits.shape[1]
-            kept.add(logits, labels[indices])
-            if reference is None:
-                reference = logits
-            else:
-                kept.compare(logits, reference)
-            if classes * len(images) <= MOST_LOGITS:
-                kept.keep(logits)
-        done += len(batch)
+    turns = tuple(Lock() if model.calls == 1 else nullcontext() for model in models)
+    ask = _Asked(models, turns, images, require_labels(images.source))
+    workers = max(model.calls for model in models)
+    size = images.batch
+    if all(model.calls > 1 for model in models):
+        size = min(size, max(_LEAST, -(-size // workers)))
+    parts: list[_Part] = []
+    done = 0
+    for part in in_order(ask, replace(images, batch=size).batches(), workers=workers):
+        parts.append(part)
+        done += len(part.answered[0]["answer"])
         progress(done, len(images))
+    return _put_together(models, images, parts)
+
+
+def _put_together(models: Sequence[Model], images: Images, parts: Sequence[_Part]) -> Predictions:
+    """Join the batches, in the order of the images' source."""
     order = np.argsort(images.indices, kind="stable")
     table = table_of(images)
     spec = images.spec.to_json() if images.spec else None
     data = DataRecord(images.source.name, set_digest(table.digests), len(table), spec)
-    found = tuple(kept.answers(m, order) for m, kept in zip(models, answered, strict=True))
-    return Predictions(data, classes, table, found)
+    found: list[ModelAnswers] = []
+    for at, model in enumerate(models):
+        arrays: dict[str, Any] = {
+            name: np.concatenate([part.answered[at][name] for part in parts])[order]
+            for name in parts[0].answered[at]
+        }
+        facts = (model.name, model.sha256, model.backend, weights_of(model))
+        found.append(ModelAnswers(*facts, **arrays))
+    return Predictions(data, parts[0].classes, table, tuple(found))
 
 
 def weights_of(model: Model) -> str:

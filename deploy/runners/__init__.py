@@ -36,6 +36,8 @@ class Model:
         output: Name of its logits.
         run: One array for ``image``, float32 (n, 3, h, w), in; all outputs out.
         shape: Of its input, (n, 3, h, w), a name or None where free; None when not known.
+        calls: How many threads may call it at once, and should where there are many images;
+            1 for one that keeps the machine busy by itself.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Model:
     output: str
     run: Runner
     shape: tuple[int | str | None, ...] | None = None
+    calls: int = 1
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Answer for some images.
@@ -71,7 +74,7 @@ class Model:
         return values.astype(np.float64)
 
 
-def open_model(text: str, *, fast: bool = False) -> Model:
+def open_model(text: str, *, fast: bool = False, many: bool = False) -> Model:
     """Open a model by what the user typed.
 
     ``FILE.onnx`` runs in ONNX Runtime, ``torch:WEIGHTS`` in PyTorch, ``FILE.engine`` in TensorRT
@@ -82,6 +85,7 @@ def open_model(text: str, *, fast: bool = False) -> Model:
         text: One of these.
         fast: Let ONNX Runtime run a network with rounding in it by its fast kernels (see
             :mod:`deploy.runners.onnx`).
+        many: Open it for many images: for several calls at once where that is the faster way.
 
     Raises:
         InputError: Of no kind that can be run, or unreadable.
@@ -102,7 +106,7 @@ def open_model(text: str, *, fast: bool = False) -> Model:
         if text.endswith(".onnx"):
             from deploy.runners.onnx import open_onnx
 
-            return open_onnx(Path(text), fast=fast)
+            return open_onnx(Path(text), fast=fast, many=many)
         if text.endswith((".engine", ".plan")):
             from deploy.runners.engine import open_engine_file
 

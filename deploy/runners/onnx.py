@@ -6,17 +6,25 @@ gets, and one flip makes others behind it. Such a network runs with all optimiza
 reference of all comparisons, or on request by the fast kernels, Q and DQ left as they are, in
 0.6 of the time. A trained ResNet-50 in INT8 then gave another answer for 5 of 2,000 images, its
 logits 36 dB from the reference's in the median: as far as two correct evaluators are apart.
-(ONNX Runtime's integer kernels, which a default session takes, gave 4 % other answers.)
+(ONNX Runtime's integer kernels, which a default session takes, gave 4 % other answers: without
+VNNI they saturate.)
+
+For many images, each call takes one thread, and one call a CPU runs at once. No thread waits for
+another at the end of each operator, and the answer to an image has the same bits in any batch
+and on any number of CPUs: ONNX Runtime divides its sums among the threads of a call.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import numpy as np
 
 from core.artifacts import sha256_bytes
 from core.errors import InputError
 from deploy.onnx_reader import Graph, read_graph
-from deploy.runners import Model
+from deploy.runners import Model, Runner, Tensors
 from deploy.weight_files import weight_files, weight_names
 from exporter.card import Card
 from exporter.session import Session, open_session
@@ -24,14 +32,16 @@ from exporter.session import Session, open_session
 __all__ = ["open_onnx", "open_onnx_bytes"]
 
 _LOGITS = "logits"  # the name that our own files give their answer
+_SEVERAL = 2  # images; with one, ONNX Runtime multiplies by another kernel, to other last bits
 
 
-def open_onnx(path: Path, *, fast: bool = False) -> Model:
+def open_onnx(path: Path, *, fast: bool = False, many: bool = False) -> Model:
     """Open an ONNX file.
 
     Args:
         path: The file.
         fast: Take the fast kernels for a network with rounding in it, too.
+        many: One thread a call, for several calls at once.
 
     Raises:
         InputError: It cannot be read, or is not a network of one image and one answer.
@@ -48,7 +58,7 @@ def open_onnx(path: Path, *, fast: bool = False) -> Model:
     weight_files(data, path)  # refuses what lies elsewhere
     digest = sha256_bytes(data)
     del data  # before ONNX Runtime reads the file
-    return _open(path, graph, (path.name, digest), fast=fast)
+    return _open(path, graph, (path.name, digest), fast=fast, many=many)
 
 
 def open_onnx_bytes(data: bytes, name: str, *, fast: bool = False) -> Model:
@@ -65,16 +75,20 @@ def open_onnx_bytes(data: bytes, name: str, *, fast: bool = False) -> Model:
             f"{name}: its weights lie in another file ({names[0]!r})",
             hint="trust no bundle that asks this; strata bundle makes none",
         )
-    return _open(data, graph, (name, sha256_bytes(data)), fast=fast)
+    return _open(data, graph, (name, sha256_bytes(data)), fast=fast, many=False)
 
 
-def _open(source: Path | bytes, graph: Graph, known: tuple[str, str], *, fast: bool) -> Model:
+def _open(
+    source: Path | bytes, graph: Graph, known: tuple[str, str], *, fast: bool, many: bool
+) -> Model:
     """Open a file or its bytes, once its structure was read; known are its name and digest."""
     name, digest = known
     where = str(source) if isinstance(source, Path) else name
     rounds = _rounds(graph)
     # Models take turns on each batch: threads that spin would take the other one's CPU.
-    session = open_session(source, optimize=fast or not rounds, alone=False)
+    session = open_session(
+        source, optimize=fast or not rounds, threads=1 if many else 0, alone=False
+    )
     if len(session.inputs) != 1:
         names = ", ".join(info.name for info in session.inputs)
         raise InputError(
@@ -88,9 +102,33 @@ def _open(source: Path | bytes, graph: Graph, known: tuple[str, str], *, fast: b
         card=Card.from_metadata(graph.metadata, where=where),
         image=session.inputs[0].name,
         output=_output(session, where),
-        run=session,
+        run=_steady(session) if many else session,
         shape=session.inputs[0].shape,
+        calls=len(os.sched_getaffinity(0)) if many else 1,
     )
+
+
+def _steady(session: Session) -> Runner:
+    """Return a runner whose answer to an image does not depend on how many come with it.
+
+    It takes any number of images, too, where the network's batch is fixed.
+    """
+    image = session.inputs[0]
+    fixed = image.shape[0] if image.shape else None
+
+    def run(feeds: Tensors) -> Tensors:
+        images = feeds[image.name]
+        if len(images) >= _SEVERAL and not isinstance(fixed, int):
+            return session(feeds)
+        size, last = fixed if isinstance(fixed, int) else _SEVERAL, len(images) - 1
+        rows = [np.arange(at, at + size).clip(max=last) for at in range(0, len(images), size)]
+        parts = [session({image.name: images[some]}) for some in rows]
+        return {
+            name: np.concatenate([np.atleast_1d(part[name]) for part in parts])[: len(images)]
+            for name in session.outputs
+        }
+
+    return run
 
 
 def _rounds(graph: Graph) -> bool:
