@@ -107,9 +107,10 @@ def test_the_same_bits_in_any_batch_on_any_number_of_cpus(files, data, monkeypat
     expected = answers(files, ImageRequest(data, batch=64), fast=fast)
     for count, batch in ((1, 1), (1, 7), (2, 1), (2, 44), (3, 64), (4, 9), (16, 64)):
         cpus(monkeypatch, count)
-        assert answers(files, ImageRequest(data, batch=batch), fast=fast) == expected, (count, batch)
+        found = answers(files, ImageRequest(data, batch=batch), fast=fast)
+        assert found == expected, (count, batch)
     # The twin: another network gives other bits.
-    assert answers(files[:1] * 2, ImageRequest(data), fast) != expected
+    assert answers(files[:1] * 2, ImageRequest(data), fast=fast) != expected
 
 
 def test_a_call_takes_one_thread_where_several_run_at_once(files, monkeypatch):
