@@ -14,6 +14,7 @@ from core.progress import Progress, silent
 if TYPE_CHECKING:
     import onnx
 
+    from exporter.activity import Activity
     from exporter.calibration_table import CalibrationTable
     from exporter.plan import QuantizationPlan
 
@@ -30,8 +31,10 @@ class TableRequest:
     Attributes:
         statistics: ``statistics.npz``.
         method: ``auto``, or one of :class:`~exporter.thresholds.Method`.
-        full_range: Where to move tensors by constants, one of ``auto.REACHES``; None
+        full_range: Where to move tensors by constants, one of ``recipe.REACHES``; None
             leaves it to ``auto``, and is ``off`` for a named method.
+        equalize: How far to make channels alike, 0 to 1; None leaves it to ``auto``, and is 0
+            for a named method.
         data: Where ``auto`` finds images to try on; None for no trial.
         table: A calibration table to take as it is, in place of all that.
         half: The graph's scales are float16.
@@ -40,6 +43,7 @@ class TableRequest:
     statistics: Path
     method: str = AUTO
     full_range: str | None = None
+    equalize: float | None = None
     data: str | None = None
     table: Path | None = None
     half: bool = False
@@ -74,19 +78,17 @@ def choose_table(
         InputError: Statistics or table of another model, or without a tensor of the plan;
             no such method or data.
     """
+    from exporter.activity import Activity
     from exporter.calibration_table import CalibrationTable
 
     if request.table is not None:
         chosen = Chosen(CalibrationTable.read(request.table))
     else:
-        chosen = _from_statistics(graph, plan, request, progress)
-    path, table, actual = request.table or request.statistics, chosen.table, sha256_file(model)
-    if table.model != actual:
-        raise InputError(
-            f"{path}: made from another model (sha256 {table.model[:12]}…; {model} is "
-            f"{actual[:12]}…)",
-            hint=f"calibrate again: strata calibrate {model}",
-        )
+        activity = Activity.read(request.statistics)
+        _require_made_from(request.statistics, activity.statistics.model, model)
+        chosen = _from_statistics(graph, plan, activity, request, progress)
+    path, table = request.table or request.statistics, chosen.table
+    _require_made_from(path, table.model, model)
     missing = [a.tensor for a in plan.activations if a.tensor not in table.tensors]
     if missing:
         raise InputError(
@@ -96,39 +98,45 @@ def choose_table(
     return chosen
 
 
+def _require_made_from(path: Path, recorded: str, model: Path) -> None:
+    actual = sha256_file(model)
+    if recorded != actual:
+        raise InputError(
+            f"{path}: made from another model (sha256 {recorded[:12]}…; {model} is {actual[:12]}…)",
+            hint=f"calibrate again: strata calibrate {model}",
+        )
+
+
 def _from_statistics(
-    graph: onnx.ModelProto, plan: QuantizationPlan, request: TableRequest, progress: Progress
+    graph: onnx.ModelProto,
+    plan: QuantizationPlan,
+    activity: Activity,
+    request: TableRequest,
+    progress: Progress,
 ) -> Chosen:
-    from exporter.auto import choose_best
-    from exporter.calibration_table import choose_amaxes
+    from exporter.auto import METHODS, STRENGTHS, Scope, choose_best
     from exporter.onnx_file import card_of
-    from exporter.quantize import movable_classes
-    from exporter.statistics import read_statistics
-    from exporter.thresholds import Method
+    from exporter.recipe import Recipe, TableMaker
 
-    statistics, half = request.statistics, request.half
-    classes = {
-        "off": (),
-        "on": movable_classes(graph),
-        "all": movable_classes(graph, borders=True),
-    }
-
-    def make(method: str, reach: str) -> CalibrationTable:
-        return choose_amaxes(plan, statistics, Method.parse(method), classes[reach], half=half)
-
+    maker = TableMaker(graph, plan, activity, half=request.half)
+    strengths = STRENGTHS if maker.can_equalize else (0.0,)
+    if request.equalize is not None:
+        strengths = (request.equalize,)
+    reaches = ("on", "off") if request.full_range is None else (request.full_range,)
     if request.method != AUTO:
-        return Chosen(make(request.method, request.full_range or "off"))
-    if request.data is None:
-        return Chosen(make("mse", request.full_range or "on"))
+        recipe = Recipe(request.method, request.full_range or "off", request.equalize or 0.0)
+        return Chosen(maker.table(recipe))
+    if request.data is None:  # what mostly wins
+        strength = strengths[len(strengths) // 2]
+        return Chosen(maker.table(Recipe("mse", reaches[0], strength)))
     from deploy.held_out import held_out_batches
 
-    seen = read_statistics(statistics)
-    spec = card_of(graph, where=str(statistics)).preprocess
-    images = held_out_batches(
-        request.data, spec, [image.digest for image in seen.images], count=_HELD_OUT
-    )
+    seen = [image.digest for image in activity.statistics.images]
+    spec = card_of(graph, where=str(request.statistics)).preprocess
+    images = held_out_batches(request.data, spec, seen, count=_HELD_OUT)
     name = graph.graph.input[0].name
+    feeds = [{name: batch} for batch in images]
     best = choose_best(
-        graph, plan, make, [{name: batch} for batch in images], request.full_range, progress
+        graph, plan, maker.table, feeds, Scope(strengths, METHODS, reaches), progress
     )
     return Chosen(best.table, best.sqnr_db)

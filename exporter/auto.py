@@ -1,15 +1,16 @@
-"""The default method: what gives the best outputs on images that were not calibrated with.
+"""The default: what gives the best outputs on images that were not calibrated with.
 
-No method is best for every network: ``max`` wastes codes on outliers, ``percentile`` and
-``mse`` clip what a later layer may need. So each is tried, then the best ones with full-range
-constants where they cost nothing. The winner is the one that changes the network least, by
-the median over images of the SQNR of its outputs.
+No way of choosing is best for every network: ``max`` wastes codes on outliers, ``percentile``
+and ``mse`` clip what a later layer may need; channels made alike serve activations and cost
+weights. So recipes are tried, one decision after the other, each from the best so far:
+equalization, then method, then whether full-range constants help. The winner is the one that
+changes the network least, by the median over images of the SQNR of its outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +20,35 @@ from core.progress import Progress, silent
 from exporter.calibration_table import CalibrationTable
 from exporter.plan import QuantizationPlan
 from exporter.quantize import quantize_graph
+from exporter.recipe import Recipe
 from exporter.session import Tensors, open_session
 
-__all__ = ["CANDIDATES", "REACHES", "Choice", "choose_best", "output_sqnr_db"]
+__all__ = ["METHODS", "STRENGTHS", "Choice", "Scope", "choose_best", "output_sqnr_db"]
 
-CANDIDATES = ("max", "percentile:99.99", "mse")
-_IN_WORDS = {"off": "", "on": ", full range", "all": ", full range everywhere"}
+METHODS = ("mse", "max", "percentile:99.99")
+STRENGTHS = (0.0, 0.5, 0.75)
 
-# What full-range constants may reach: nothing, what costs nothing, or padded convolutions too.
-REACHES = ("off", "on", "all")
+MakeTable = Callable[[Recipe], CalibrationTable]
 
-# Method and reach → the table they give.
-MakeTable = Callable[[str, str], CalibrationTable]
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What may be tried; the first of each is where the search starts.
+
+    Attributes:
+        strengths: Of equalization.
+        methods: Of choosing amax.
+        reaches: Of full-range constants, of :data:`exporter.recipe.REACHES`.
+    """
+
+    strengths: tuple[float, ...] = STRENGTHS
+    methods: tuple[str, ...] = METHODS
+    reaches: tuple[str, ...] = ("on", "off")
+
+    @property
+    def most(self) -> int:
+        """How many recipes are tried, at most."""
+        return len(self.strengths) + len(self.methods) + len(self.reaches) - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +57,39 @@ class Choice:
 
     Attributes:
         table: The winner's, its ``method`` saying so.
-        sqnr_db: Candidate → median SQNR of the outputs over the held-out images, in dB.
+        sqnr_db: Recipe in words → median SQNR of the outputs over the held-out images, in dB.
     """
 
     table: CalibrationTable
     sqnr_db: Mapping[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class _Trials:
+    """What was tried so far."""
+
+    model: onnx.ModelProto
+    plan: QuantizationPlan
+    make_table: MakeTable
+    feeds: Sequence[Tensors]
+    reference: list[npt.NDArray[np.float32]]
+    tables: dict[Recipe, CalibrationTable] = field(default_factory=dict)
+    found: dict[Recipe, float] = field(default_factory=dict)
+
+    def attempt(self, recipe: Recipe) -> None:
+        """Try a recipe, unless one gave the same table."""
+        table = self.make_table(recipe)
+        alike = [r for r, other in self.tables.items() if _same(table, other)]
+        self.tables[recipe] = table
+        if alike:
+            self.found[recipe] = self.found[alike[0]]
+            return
+        int8 = quantize_graph(self.model, self.plan, table).model
+        self.found[recipe] = output_sqnr_db(self.reference, _outputs(int8, self.feeds))
+
+    def best(self) -> Recipe:
+        """Return the first of the best."""
+        return max(self.found, key=lambda recipe: self.found[recipe])
 
 
 def choose_best(
@@ -51,42 +97,53 @@ def choose_best(
     plan: QuantizationPlan,
     make_table: MakeTable,
     feeds: Sequence[Tensors],
-    reach: str | None = None,
+    scope: Scope | None = None,
     progress: Progress = silent,
 ) -> Choice:
-    """Try the candidates on held-out images and return the best.
+    """Try recipes on held-out images and return the best.
 
     Args:
         model: The float32 graph.
         plan: What is quantized.
-        make_table: Gives the table of a candidate.
+        make_table: Gives the table of a recipe.
         feeds: Held-out images, preprocessed, batch by batch.
-        reach: One of ``REACHES``; None tries off and on.
-        progress: Told of each candidate.
+        scope: What may be tried.
+        progress: Told of each trial.
 
     Raises:
         GraphError: The plan does not fit the graph.
     """
-    reference = _outputs(model, feeds)
-    found: dict[str, float] = {}
-    tables: dict[str, CalibrationTable] = {}
+    scope = scope or Scope()
+    trials = _Trials(model, plan, make_table, feeds, _outputs(model, feeds))
+    start = Recipe(scope.methods[0], scope.reaches[0], scope.strengths[0])
 
-    def attempt(method: str, reach: str) -> None:
-        name = method + _IN_WORDS[reach]
-        progress(len(found), len(CANDIDATES) + 2, name)
-        tables[name] = make_table(method, reach)
-        int8 = quantize_graph(model, plan, tables[name]).model
-        found[name] = output_sqnr_db(reference, _outputs(int8, feeds))
+    def attempt_all(recipes: Iterable[Recipe]) -> None:
+        for recipe in recipes:
+            if recipe not in trials.found:
+                progress(len(trials.found), scope.most, str(recipe))
+                trials.attempt(recipe)
 
-    for method in CANDIDATES:
-        attempt(method, reach or "off")
-    if reach is None:
-        winner = max(found, key=lambda name: found[name])
-        # With mse too: it is how full range chooses its own scales.
-        for method in dict.fromkeys((winner, "mse")):
-            attempt(method, "on")
-    best = max(found, key=lambda name: found[name])
-    return Choice(replace(tables[best], method=f"auto: {best}"), found)
+    attempt_all([start])
+    attempt_all([replace(start, strength=strength) for strength in scope.strengths])
+    attempt_all([replace(trials.best(), method=method) for method in scope.methods])
+    attempt_all([replace(trials.best(), reach=reach) for reach in scope.reaches])
+    best = trials.best()
+    table = replace(trials.tables[best], method=f"auto: {best}")
+    return Choice(table, {str(recipe): db for recipe, db in trials.found.items()})
+
+
+def _same(one: CalibrationTable, other: CalibrationTable) -> bool:
+    """Tell whether two tables give the same graph."""
+    if one.equalized.keys() != other.equalized.keys():
+        return False
+    steps = all(
+        np.array_equal(one.equalized[name], other.equalized[name]) for name in one.equalized
+    )
+    values = [
+        [(name, choice.amax, choice.shift) for name, choice in table.tensors.items()]
+        for table in (one, other)
+    ]
+    return steps and values[0] == values[1]
 
 
 def output_sqnr_db(

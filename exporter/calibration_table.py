@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from core.artifacts import read_json, sha256_file, write_json
+from core.artifacts import read_json, write_json
 from core.errors import CalibrationError, InputError
 from core.int8 import QMAX
+from exporter.activity import Activity
+from exporter.channel_steps import Steps, steps_from_json, steps_to_json
 from exporter.full_range import ShiftedRange, choose_ranges, grid_clipped, grid_sqnr_db
 from exporter.histogram import Histogram
 from exporter.input_look import InputLook, look_at_input
 from exporter.plan import Activation, QuantizationPlan
-from exporter.statistics import Statistics, read_statistics
 from exporter.thresholds import Method, choose_amax, clipped_share, expected_sqnr_db
 
-__all__ = ["CalibrationTable", "TensorAmax", "choose_amaxes"]
+__all__ = ["CalibrationTable", "Classes", "TensorAmax", "choose_amaxes"]
 
 _KIND = "strata calibration table"
 _VERSION = 1
@@ -66,6 +67,8 @@ class CalibrationTable:
         images_sha256: Digest of the set of them.
         tensors: Name → choice, in the order of the graph.
         look: What was seen of the input.
+        equalized: Tensor → k of each channel that is divided by 2^(k/8), (C,) int64; amax and
+            shift are of what is left.
     """
 
     model: str
@@ -76,6 +79,7 @@ class CalibrationTable:
     images_sha256: str
     tensors: Mapping[str, TensorAmax]
     look: InputLook = field(default_factory=InputLook)
+    equalized: Mapping[str, Steps] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the table as JSON made for reading and for diffs.
@@ -93,7 +97,7 @@ class CalibrationTable:
             "images_sha256": self.images_sha256,
             "input": _look_to_json(self.look),
             "tensors": {name: _to_json(choice) for name, choice in self.tensors.items()},
-        }
+        } | ({"equalized": steps_to_json(self.equalized)} if self.equalized else {})
         write_json(path, value)
 
     @classmethod
@@ -120,6 +124,7 @@ class CalibrationTable:
                 str(value["images_sha256"]),
                 {str(name): _from_json(entry) for name, entry in value["tensors"].items()},
                 _look_from_json(value.get("input", {})),
+                steps_from_json(value.get("equalized", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise InputError(
@@ -131,7 +136,7 @@ class CalibrationTable:
 
 def choose_amaxes(
     plan: QuantizationPlan,
-    statistics: Path,
+    activity: Activity,
     method: Method,
     classes: Classes = (),
     *,
@@ -141,7 +146,7 @@ def choose_amaxes(
 
     Args:
         plan: What is to be quantized.
-        statistics: ``statistics.npz``.
+        activity: What its tensors held, as the graph will hold them.
         method: How to choose.
         classes: Tensors that may move by a constant together, which then use all 256 codes
             (:attr:`exporter.shifts.Shifts.classes`); none for plain symmetric INT8.
@@ -149,20 +154,20 @@ def choose_amaxes(
 
     Raises:
         CalibrationError: A tensor held nothing, nothing but zeros, NaN or Inf.
-        InputError: The file cannot be read, or has no statistics of a tensor.
+        InputError: There are no statistics of a tensor.
     """
-    found = read_statistics(statistics)
-    _require_all(plan, found, statistics)
+    found, histograms = activity.statistics, activity.histograms
+    _require_all(plan, activity)
     amaxes: dict[str, tuple[float, Method]] = {}
     for scale, members in plan.groups.items():
-        histogram = reduce(add, (found.tensors[name] for name in members))
+        histogram = reduce(add, (histograms[name] for name in members))
         _require_usable(histogram, members[0], len(found.images))
         amax, used = choose_amax(histogram, method)
         amaxes[scale] = float(np.float32(amax)), used
-    ranges = choose_ranges(plan, classes, found.tensors, half=half)
+    ranges = choose_ranges(plan, classes, histograms, half=half)
     tensors = {}
     for activation in plan.activations:
-        histogram = found.tensors[activation.tensor]
+        histogram = histograms[activation.tensor]
         if activation.tensor in ranges:
             tensors[activation.tensor] = _moved(activation, histogram, ranges[activation.tensor])
             continue
@@ -176,13 +181,14 @@ def choose_amaxes(
         )
     return CalibrationTable(
         found.model,
-        sha256_file(statistics),
+        activity.sha256,
         str(method),
         found.preprocess,
         len(found.images),
         found.images_sha256,
         tensors,
         look_at_input(found),
+        activity.equalized,
     )
 
 
@@ -198,11 +204,12 @@ def _moved(activation: Activation, histogram: Histogram, found: ShiftedRange) ->
     )
 
 
-def _require_all(plan: QuantizationPlan, found: Statistics, path: Path) -> None:
-    missing = [a.tensor for a in plan.activations if a.tensor not in found.tensors]
+def _require_all(plan: QuantizationPlan, activity: Activity) -> None:
+    missing = [a.tensor for a in plan.activations if a.tensor not in activity.histograms]
     if missing:
         raise InputError(
-            f"{path}: no statistics of {len(missing)} tensors to quantize, such as {missing[0]!r}",
+            f"{activity.where}: no statistics of {len(missing)} tensors to quantize, such as "
+            f"{missing[0]!r}",
             hint="calibrate with the same --include, --exclude or --plan, or with none of them",
         )
 

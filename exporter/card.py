@@ -9,6 +9,7 @@ from typing import Any
 
 from calib_data.preprocess import PreprocessSpec
 from core.errors import InputError
+from exporter.channel_steps import Steps, steps_from_json, steps_to_json
 
 __all__ = ["KEY_PREFIX", "Card"]
 
@@ -26,6 +27,8 @@ class Card:
         parents: Role → SHA-256 of each file that this one was made from.
         stage: ``"model"``, ``"optimized"``, ``"int8"`` or ``"fp16"``; empty for a foreign file.
         shifts: Tensor T → constant c: the file holds T as ``T.shifted`` = T − c.
+        equalized: Tensor T → k of each channel: the file holds T as ``T.equalized`` =
+            T / 2^(k/8), and less a constant as ``T.equalized.shifted``; (C,) int64.
         synthetic: The name of the noise it was calibrated with; empty for real images.
         caveats: What is wrong with the images it was calibrated with, a sentence each; a
             report of this file says so too.
@@ -37,6 +40,7 @@ class Card:
     parents: Mapping[str, str] = field(default_factory=dict)
     stage: str = ""
     shifts: Mapping[str, float] = field(default_factory=dict)
+    equalized: Mapping[str, Steps] = field(default_factory=dict)
     synthetic: str = ""
     caveats: tuple[str, ...] = ()
 
@@ -44,6 +48,7 @@ class Card:
         """Return the ``strata.*`` entries, sorted by key; facts nobody knows are left out."""
         facts = {
             "caveats": _texts_to_json(self.caveats),
+            "equalized": json.dumps(steps_to_json(self.equalized)) if self.equalized else "",
             "labels": _texts_to_json(self.labels),
             "parents": _object_to_json(self.parents),
             "preprocess": self.preprocess.to_json() if self.preprocess else "",
@@ -77,6 +82,7 @@ class Card:
             parents=_object(own.get("parents", "{}"), f"{where}: strata.parents"),
             stage=own.get("stage", ""),
             shifts=_numbers(own.get("shifts", "{}"), f"{where}: strata.shifts"),
+            equalized=_steps(own.get("equalized", "[]"), f"{where}: strata.equalized"),
             synthetic=_text(own.get("synthetic", '""'), f"{where}: strata.synthetic"),
             caveats=_texts(own.get("caveats", "[]"), f"{where}: strata.caveats"),
         )
@@ -122,6 +128,14 @@ def _numbers(text: str, where: str) -> dict[str, float]:
     if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
         raise _broken(where, "not an object of numbers")
     return {str(name): float(number) for name, number in value.items()}
+
+
+def _steps(text: str, where: str) -> dict[str, Steps]:
+    value = _json(text, where)
+    try:
+        return steps_from_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise _broken(where, f"not factors of channels ({err})") from err
 
 
 def _json(text: str, where: str) -> Any:

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.errors import CalibrationError, GraphError, StrataError
-from exporter.histogram import Tally
 from exporter.image_record import ImageRecord, record_image
 from exporter.session import Session, TensorInfo
 from exporter.statistics import Statistics
+from exporter.tally import Tally
 
 __all__ = ["Collector"]
 
@@ -69,8 +69,12 @@ class Collector:
             name: reduce(add, (tallies[name].histogram() for tallies in self._tallies), before)
             for name, before in self._start.tensors.items()
         }
+        channels = {
+            name: reduce(add, (tallies[name].channels() for tallies in self._tallies), before)
+            for name, before in self._start.channels.items()
+        }
         images = tuple(sorted((*self._start.images, *self._records)))
-        return replace(self._start, images=images, tensors=tensors)
+        return replace(self._start, images=images, tensors=tensors, channels=channels)
 
     def run(
         self, indices: Sequence[int], partial: Path | None, report: Callable[[int], None]

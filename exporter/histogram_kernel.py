@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from exporter.channels import BASE, CELLS, COARSE
+
 __all__ = ["TABLES", "tally"]
 
 # Equal neighbours (the zeros behind a ReLU) would each wait for the store of the one before;
@@ -34,41 +36,79 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def tally(words: _Words, tables: _Words, shift: int) -> tuple[int, int, int]:
+def tally(
+    words: _Words, tables: _Words, shift: int, channels: _Words, bounds: _Words, stride: int
+) -> tuple[int, int, int]:
     """Add 1 to bucket ``word >> shift`` for each word, and bound the words.
 
     Args:
-        words: Bits of the values, (N,) uint32, N ≥ 1, contiguous.
+        words: Bits of the values, (N, C, P) uint32, not empty, contiguous.
         tables: Counts, (4, buckets) uint32, added to in place; their sum is the histogram.
         shift: How many low bits a bucket does not tell apart.
+        channels: Counts of the cells of each channel (:mod:`exporter.channels`),
+            (2, C, CELLS) uint32, positive values first, added to in place; (2, 0, CELLS)
+            for no such counts.
+        bounds: Of each channel the largest word as a signed integer, and the largest and
+            the smallest as an unsigned one, (C, 3) uint32, kept up to date in place.
+        stride: Of each channel's values every such one is counted in ``channels``.
 
     Returns:
         Largest word as a signed integer, largest and smallest as an unsigned one.
     """
-    signed, largest, smallest = _tally(words, tables, np.uint32(shift))
+    signed, largest, smallest = _tally(
+        words, tables, np.uint32(shift), channels, bounds, np.int64(stride)
+    )
     return int(signed), int(largest), int(smallest)
 
 
 @_jit
-def _tally(words: Any, tables: Any, shift: Any) -> Any:
+def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, stride: Any) -> Any:
+    signed, largest, smallest = numba.int32(words[0, 0, 0]), words[0, 0, 0], words[0, 0, 0]
+    apart = channels.shape[1] > 0
+    for image in range(words.shape[0]):
+        for channel in range(words.shape[1]):
+            plane = words[image, channel]
+            top, most, least = numba.int32(plane[0]), plane[0], plane[0]
+            for start in range(0, plane.size, _BLOCK):
+                block = plane[start : start + _BLOCK]
+                for i in range(block.size):  # this loop is vectorized, the others cannot be
+                    word = block[i]
+                    top = max(top, numba.int32(word))
+                    most = max(most, word)
+                    least = min(least, word)
+                _count(block, tables, shift)
+                if apart:
+                    _count_cells(block, channels[0, channel], channels[1, channel], stride)
+            signed, largest, smallest = max(signed, top), max(largest, most), min(smallest, least)
+            if apart:
+                bound = bounds[channel]
+                bound[0] = numba.uint32(max(numba.int32(bound[0]), top))
+                bound[1], bound[2] = max(bound[1], most), min(bound[2], least)
+    return signed, largest, smallest
+
+
+@_jit
+def _count(block: Any, tables: Any, shift: Any) -> None:
     first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     one = numba.uint32(1)
-    signed = numba.int32(words[0])
-    largest = words[0]
-    smallest = words[0]
-    for start in range(0, words.size, _BLOCK):
-        block = words[start : start + _BLOCK]
-        for i in range(block.size):  # this loop is vectorized, the other one cannot be
-            word = block[i]
-            signed = max(signed, numba.int32(word))
-            largest = max(largest, word)
-            smallest = min(smallest, word)
-        whole = block.size // 4 * 4
-        for i in range(0, whole, 4):
-            first[block[i] >> shift] += one
-            second[block[i + 1] >> shift] += one
-            third[block[i + 2] >> shift] += one
-            fourth[block[i + 3] >> shift] += one
-        for i in range(whole, block.size):
-            first[block[i] >> shift] += one
-    return signed, largest, smallest
+    whole = block.size // 4 * 4
+    for i in range(0, whole, 4):
+        first[block[i] >> shift] += one
+        second[block[i + 1] >> shift] += one
+        third[block[i + 2] >> shift] += one
+        fourth[block[i + 3] >> shift] += one
+    for i in range(whole, block.size):
+        first[block[i] >> shift] += one
+
+
+@_jit
+def _count_cells(block: Any, positive: Any, negative: Any, stride: Any) -> None:
+    one = numba.uint32(1)
+    for i in range(0, block.size, stride):
+        word = block[i]
+        cell = numba.int32((word & numba.uint32(0x7FFFFFFF)) >> numba.uint32(COARSE)) - BASE
+        cell = min(max(cell, 0), CELLS - 1)
+        if word >> numba.uint32(31):
+            negative[cell] += one
+        else:
+            positive[cell] += one

@@ -2,14 +2,15 @@
 
 Where the table moves tensors by constants (full-range INT8), the float graph is rewritten
 first; each bias then makes up for what its quantized weights, not the float ones, make of
-the constant, so that it cancels in what is really computed.
+the constant, so that it cancels in what is really computed. Where it divides channels
+(equalization), that comes before: constants and amaxes are of what is left.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx
 import onnx_ir as ir
@@ -17,9 +18,15 @@ import onnx_ir as ir
 from core.errors import GraphError
 from core.int8 import dequantize
 from exporter.calibration_table import CalibrationTable
+from exporter.channel_classes import find_channel_classes
+from exporter.channel_steps import Steps, factors_of
+from exporter.equalize import require_consistent
 from exporter.graph_file import to_proto
 from exporter.passes.base import Array
-from exporter.passes.shift import SUFFIX, shift_tensors
+from exporter.passes.scale_channels import SUFFIX as EQUALIZED
+from exporter.passes.scale_channels import scale_channels
+from exporter.passes.shift import SUFFIX as SHIFTED
+from exporter.passes.shift import shift_tensors
 from exporter.placement import named_graph
 from exporter.plan import QuantizationPlan
 from exporter.qdq import insert_qdq
@@ -36,10 +43,13 @@ class Quantized:
     Attributes:
         model: With Q/DQ pairs and INT8 weights; all else float32.
         shifts: Tensor T → constant c of each that the graph holds as ``T.shifted`` = T − c.
+        equalized: Tensor T → k of each channel: held as ``T.equalized`` = T / 2^(k/8), and with
+            a constant as ``T.equalized.shifted`` = T / 2^(k/8) − c.
     """
 
     model: onnx.ModelProto
-    shifts: Mapping[str, float]
+    shifts: Mapping[str, float] = field(default_factory=dict)
+    equalized: Mapping[str, Steps] = field(default_factory=dict)
 
 
 def movable_classes(
@@ -72,13 +82,50 @@ def quantize_graph(
     Raises:
         GraphError: Plan or table do not fit the graph.
     """
-    amaxes = {name: choice.amax for name, choice in table.tensors.items()}
     chosen = {name: choice.shift for name, choice in table.tensors.items() if choice.shift}
-    if not chosen:
-        return Quantized(insert_qdq(model, plan, amaxes, half=half), {})
-    moved = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    amaxes = {name: choice.amax for name, choice in table.tensors.items()}
+    if not chosen and not table.equalized:
+        return Quantized(insert_qdq(model, plan, amaxes, half=half))
+    edited = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    _equalize(edited.graph, table.equalized)
+    divided = {name: f"{name}{EQUALIZED}" for name in table.equalized}
+    moved = _move(edited.graph, {divided.get(n, n): c for n, c in chosen.items()}, plan, half=half)
+    own = {name: original for original, name in divided.items()}
+    names = divided | {own.get(name, name): f"{name}{SHIFTED}" for name in moved}
+    activations = tuple(
+        replace(a, tensor=names.get(a.tensor, a.tensor), scale=names.get(a.scale, a.scale))
+        for a in plan.activations
+    )
+    renamed = {names.get(name, name): amax for name, amax in amaxes.items()}
+    return Quantized(
+        insert_qdq(to_proto(edited), replace(plan, activations=activations), renamed, half=half),
+        {own.get(name, name): constant for name, constant in moved.items()},
+        table.equalized,
+    )
+
+
+def _equalize(graph: ir.Graph, steps: Mapping[str, Steps]) -> None:
+    """Divide channels, once the table's factors fit the graph."""
+    if not steps:
+        return
     try:
-        shifts = find_shifts(moved.graph, borders=True).constants(chosen)
+        require_consistent(find_channel_classes(graph), steps)
+    except ValueError as err:
+        raise GraphError(
+            f"the calibration table divides channels that cannot be: {err}",
+            hint="remove `equalized` from the table, or make the table again",
+        ) from err
+    scale_channels(graph, {name: factors_of(own) for name, own in steps.items()})
+
+
+def _move(
+    graph: ir.Graph, chosen: Mapping[str, float], plan: QuantizationPlan, *, half: bool
+) -> dict[str, float]:
+    """Move tensors by constants; return those of all that moved."""
+    if not chosen:
+        return {}
+    try:
+        shifts = find_shifts(graph, borders=True).constants(chosen)
     except ValueError as err:
         raise GraphError(
             f"the calibration table moves what cannot be moved: {err}",
@@ -96,14 +143,5 @@ def quantize_graph(
         scale, codes = weight_codes(weight, array, half=half)
         return dequantize(codes, scale, weight.axis)
 
-    shift_tensors(moved.graph, shifts, weights=as_computed)
-    names = {name: f"{name}{SUFFIX}" for name in shifts}
-    activations = tuple(
-        replace(a, tensor=names.get(a.tensor, a.tensor), scale=names.get(a.scale, a.scale))
-        for a in plan.activations
-    )
-    renamed = {names.get(name, name): amax for name, amax in amaxes.items()}
-    return Quantized(
-        insert_qdq(to_proto(moved), replace(plan, activations=activations), renamed, half=half),
-        shifts,
-    )
+    shift_tensors(graph, shifts, weights=as_computed)
+    return shifts

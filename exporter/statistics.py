@@ -5,8 +5,8 @@ on the network, the preprocessing and the set of images alone: not on batch size
 threads or shards.
 
 The ``.npz`` holds ``header.json`` and plain arrays: of each image its digest and what was
-noted of it (:mod:`exporter.image_record`), of each tensor its bounds and its histogram
-(:mod:`exporter.histogram`), one behind the other.
+noted of it (:mod:`exporter.image_record`), of each tensor its bounds, its histogram
+(:mod:`exporter.histogram`) and the counts of its channels (:mod:`exporter.channels`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,26 @@ import numpy.typing as npt
 
 from core.artifacts import write_bytes
 from core.errors import InputError
-from exporter.histogram import BUCKETS, SHIFT, Histogram
+from exporter.channels import ChannelCounts
+from exporter.histogram import SHIFT, Histogram
 from exporter.image_record import ImageRecord, Origin
+from exporter.packing import (
+    CHANNEL_ARRAYS,
+    HISTOGRAM_ARRAYS,
+    pack_channels,
+    pack_histograms,
+    rows,
+    unpack_channels,
+    unpack_histograms,
+)
 
 __all__ = ["ImageRecord", "Statistics", "merge", "read_statistics", "total"]
 
 _KIND = "strata activation statistics"
 _VERSION = 1
-_ARRAYS = ("image_digests", "image_means", "image_stds", "bounds", "lengths", "buckets", "counts")
-_NOTED = ("image_lows", "image_highs", "image_roughness")  # once not written; files may lack them
+_ARRAYS = ("image_digests", "image_means", "image_stds", *HISTOGRAM_ARRAYS)
+_NOTED = ("image_lows", "image_highs", "image_roughness")
+_LATER = (*_NOTED, *CHANNEL_ARRAYS)  # once not written; files may lack them
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every entry: the same bytes on any day
 
 
@@ -47,6 +58,7 @@ class Statistics:
         images: One record for each image, sorted.
         tensors: Name → histogram, in the order of the graph.
         origin: Where the images come from.
+        channels: Name → counts of each channel, of the same tensors; empty in old files.
     """
 
     model: str
@@ -54,6 +66,7 @@ class Statistics:
     images: tuple[ImageRecord, ...]
     tensors: Mapping[str, Histogram]
     origin: Origin = field(default_factory=Origin)
+    channels: Mapping[str, ChannelCounts] = field(default_factory=dict)
 
     @property
     def images_sha256(self) -> str:
@@ -63,7 +76,6 @@ class Statistics:
 
     def to_bytes(self) -> bytes:
         """Return the file's content; equal statistics give equal bytes."""
-        histograms = list(self.tensors.values())
         header = {
             "kind": _KIND,
             "version": _VERSION,
@@ -78,16 +90,15 @@ class Statistics:
         digests = b"".join(bytes.fromhex(image.digest) for image in self.images)
         arrays: dict[str, npt.NDArray[Any]] = {
             "image_digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
-            "image_means": _rows([image.mean for image in self.images]),
-            "image_stds": _rows([image.std for image in self.images]),
-            "image_lows": _rows([image.low for image in self.images]),
-            "image_highs": _rows([image.high for image in self.images]),
-            "image_roughness": _rows([(image.roughness,) for image in self.images]),
-            "bounds": _rows([(h.minimum, h.maximum) for h in histograms]),
-            "lengths": np.array([len(h.buckets) for h in histograms], np.int64),
-            "buckets": _joined([h.buckets for h in histograms], np.int32),
-            "counts": _joined([h.counts for h in histograms], np.int64),
+            "image_means": rows(image.mean for image in self.images),
+            "image_stds": rows(image.std for image in self.images),
+            "image_lows": rows(image.low for image in self.images),
+            "image_highs": rows(image.high for image in self.images),
+            "image_roughness": rows((image.roughness,) for image in self.images),
+            **pack_histograms(list(self.tensors.values())),
         }
+        if self.channels:
+            arrays |= pack_channels([self.channels[name] for name in self.tensors])
         memory = io.BytesIO()
         # Stored, not compressed: zlib's output differs between its versions.
         with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
@@ -121,7 +132,7 @@ def read_statistics(path: Path) -> Statistics:
             if header["kind"] != _KIND or header["version"] != _VERSION:
                 raise InputError(f"{path}: statistics of another version", hint=hint)
             there = archive.namelist()
-            noted = [name for name in _NOTED if f"{name}.npy" in there]
+            noted = [name for name in _LATER if f"{name}.npy" in there]
             arrays = {name: _array(archive, name) for name in (*_ARRAYS, *noted)}
         return _from_parts(header, arrays)
     except OSError as err:
@@ -163,12 +174,14 @@ def merge(parts: Sequence[Statistics], names: Sequence[str]) -> Statistics:
 def total(parts: Sequence[Statistics]) -> Statistics:
     """Add up disjoint statistics of one calibration, at least one, in any order."""
     first = parts[0]
-    tensors = dict(first.tensors)
+    tensors, channels = dict(first.tensors), dict(first.channels)
     for part in parts[1:]:
         for name, histogram in part.tensors.items():
             tensors[name] = tensors[name] + histogram
+        # An old file knows of no channels: then the sum does not either.
+        channels = {name: channels[name] + c for name, c in part.channels.items() if channels}
     images = sorted(image for part in parts for image in part.images)
-    return replace(first, images=tuple(images), tensors=tensors)
+    return replace(first, images=tuple(images), tensors=tensors, channels=channels)
 
 
 def _require_disjoint(parts: Sequence[Statistics], names: Sequence[str]) -> None:
@@ -192,14 +205,6 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _rows(rows: Iterable[tuple[float, ...]]) -> npt.NDArray[np.float64]:
-    return np.array(list(rows), np.float64)
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *arrays])
-
-
 def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     with archive.open(f"{name}.npy") as entry:
         array: npt.NDArray[Any] = np.lib.format.read_array(entry, allow_pickle=False)
@@ -209,26 +214,16 @@ def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Statistics:
     """Put the parts together; ValueError, KeyError or TypeError when they do not fit."""
     images = _records(arrays)
-    buckets, counts, lengths = arrays["buckets"], arrays["counts"], arrays["lengths"]
-    if header["shift"] != SHIFT or buckets.shape != counts.shape or lengths.sum() != buckets.size:
-        raise ValueError("its histograms do not fit together")
-    if buckets.size and (buckets.min() < 0 or buckets.max() >= BUCKETS or counts.min() < 1):
-        raise ValueError("a histogram has an impossible bucket or count")
-    ends = np.cumsum(lengths)[:-1]
-    parts = zip(
-        header["tensors"],
-        np.split(buckets, ends),
-        np.split(counts, ends),
-        arrays["bounds"].tolist(),
-        strict=True,
-    )
-    tensors = {
-        str(name): Histogram(b.astype(np.int32), c.astype(np.int64), low, high)
-        for name, b, c, (low, high) in parts
-    }
+    names = [str(name) for name in header["tensors"]]
+    if header["shift"] != SHIFT:
+        raise ValueError("its histograms are of another kind")
+    tensors = dict(zip(names, unpack_histograms(arrays), strict=True))
+    channels = {}
+    if set(CHANNEL_ARRAYS) <= arrays.keys():
+        channels = dict(zip(names, unpack_channels(arrays), strict=True))
     origin = Origin(**{str(key): str(value) for key, value in header.get("origin", {}).items()})
     statistics = Statistics(
-        str(header["model"]), str(header["preprocess"]), images, tensors, origin
+        str(header["model"]), str(header["preprocess"]), images, tensors, origin, channels
     )
     if header["images_sha256"] != statistics.images_sha256:
         raise ValueError("its images are not those of its header")

@@ -13,6 +13,7 @@ from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.artifacts import sha256_file
 from core.errors import InputError
+from exporter.channels import ChannelCounts
 from exporter.histogram import Histogram
 from exporter.image_record import Origin
 from exporter.statistics import Statistics, read_statistics
@@ -131,6 +132,7 @@ def plan_work(
         (),
         {name: Histogram.empty() for name in tensors},
         data.origin,
+        {name: ChannelCounts.empty() for name in tensors},
     )
     with suppress(InputError):  # no file, or no whole one: begin at the beginning
         if options.partial is not None:
@@ -159,7 +161,10 @@ def _shard(data: ImageSet, shard: tuple[int, int]) -> list[Image]:
 def nothing_counted(statistics: Statistics) -> Statistics:
     """Return statistics of no images, bound to what ``statistics`` is bound to."""
     return replace(
-        statistics, images=(), tensors={name: Histogram.empty() for name in statistics.tensors}
+        statistics,
+        images=(),
+        tensors={name: Histogram.empty() for name in statistics.tensors},
+        channels={name: ChannelCounts.empty() for name in statistics.channels},
     )
 
 
@@ -175,7 +180,7 @@ def _left(
     """Return the images that ``found`` lacks; None when it is of something else."""
 
     def bound(statistics: Statistics) -> tuple[object, ...]:
-        names = list(statistics.tensors)
+        names = list(statistics.tensors), list(statistics.channels)
         return statistics.model, statistics.preprocess, statistics.origin, names
 
     done = Counter(image.digest for image in found.images)

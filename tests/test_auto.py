@@ -8,13 +8,15 @@ from resnet_graph import resnet
 
 from core.errors import GraphError, InputError
 from deploy.held_out import held_out_batches
-from exporter.auto import choose_best, output_sqnr_db
+from exporter.activity import Activity
+from exporter.auto import Scope, choose_best, output_sqnr_db
 from exporter.calibration_table import CalibrationTable, TensorAmax, choose_amaxes
-from exporter.histogram import Tally
 from exporter.placement import plan_quantization
 from exporter.quantize import movable_classes, quantize_graph
+from exporter.recipe import Recipe, TableMaker
 from exporter.session import open_session
 from exporter.statistics import ImageRecord, Statistics
+from exporter.tally import Tally
 from exporter.thresholds import Method
 
 MODEL = resnet((1, 1, 1, 1))
@@ -32,14 +34,14 @@ def outputs(model):
 def statistics(tmp_path_factory):
     names = [activation.tensor for activation in PLAN.activations]
     seen = open_session(MODEL, outputs=[n for n in names if n != "input"])({"input": CALIBRATION})
-    histograms = {}
+    histograms, channels = {}, {}
     for name in names:
         tally = Tally()
         tally.add(CALIBRATION if name == "input" else seen[name])
-        histograms[name] = tally.histogram()
+        histograms[name], channels[name] = tally.histogram(), tally.channels()
     path = tmp_path_factory.mktemp("statistics") / "statistics.npz"
     image = ImageRecord("0" * 64, (0.0,) * 3, (1.0,) * 3)
-    Statistics("0" * 64, "", (image,), histograms).write(path)
+    Statistics("0" * 64, "", (image,), histograms, channels=channels).write(path)
     return path
 
 
@@ -49,7 +51,11 @@ def table(statistics, method="mse", reach="on"):
         "on": movable_classes(MODEL),
         "all": movable_classes(MODEL, borders=True),
     }[reach]
-    return choose_amaxes(PLAN, statistics, Method.parse(method), classes)
+    return choose_amaxes(PLAN, Activity.read(statistics), Method.parse(method), classes)
+
+
+def maker(statistics):
+    return TableMaker(MODEL, PLAN, Activity.read(statistics))
 
 
 def test_full_range_is_worth_more_than_a_bit_where_it_applies(statistics):
@@ -92,27 +98,51 @@ def test_shifts_survive_the_file(statistics, tmp_path):
     }
 
 
-def test_the_best_candidate_wins(statistics):
-    feeds = [{"input": HELD_OUT}]
-    best = choose_best(MODEL, PLAN, lambda method, reach: table(statistics, method, reach), feeds)
-    assert {"max", "percentile:99.99", "mse"} < best.sqnr_db.keys()
-    winner = max(best.sqnr_db, key=best.sqnr_db.get)
-    assert any("full range" in name for name in best.sqnr_db)
-    assert best.table.method == f"auto: {winner}"
+def test_the_best_recipe_wins(statistics):
+    best = choose_best(MODEL, PLAN, maker(statistics).table, [{"input": HELD_OUT}])
+    tried = best.sqnr_db
+    assert any("full range" in name for name in tried) > all("full range" in name for name in tried)
+    assert {name.partition(",")[0] for name in tried} == {"max", "percentile:99.99", "mse"}
+    assert any("equalized 0.5" in name for name in tried)
+    assert len(tried) <= Scope().most
+    assert best.table.method == f"auto: {max(tried, key=tried.get)}"
 
 
-def test_a_better_method_would_be_chosen(statistics):
-    """The twin: cripple all but one candidate, and that one wins."""
+def test_a_better_recipe_would_be_chosen(statistics):
+    """The twin: cripple all but one, and that one wins."""
+    right = maker(statistics).table
+    wanted = Recipe("percentile:99.99", "on", 0.75)
 
-    def make(method, reach):
-        made = table(statistics, method, reach)
-        if method == "percentile:99.99" and reach == "off":
+    def make(recipe):
+        made = right(recipe)
+        if recipe == wanted:
             return made
-        tensors = {n: replace(t, amax=t.amax / 16) for n, t in made.tensors.items()}
+        worse = 8 if recipe.strength == wanted.strength else 16
+        tensors = {n: replace(t, amax=t.amax / worse) for n, t in made.tensors.items()}
         return replace(made, tensors=tensors)
 
     best = choose_best(MODEL, PLAN, make, [{"input": HELD_OUT}])
-    assert best.table.method == "auto: percentile:99.99"
+    assert best.table.method == f"auto: {wanted}"
+
+
+def test_what_is_not_in_scope_is_not_tried(statistics):
+    scope = Scope(strengths=(0.0,), methods=("max",), reaches=("off",))
+    best = choose_best(MODEL, PLAN, maker(statistics).table, [{"input": HELD_OUT}], scope)
+    assert list(best.sqnr_db) == ["max"]
+
+
+def test_recipes_that_give_one_table_are_run_once(statistics):
+    made = []
+    right = maker(statistics)
+
+    def make(recipe):
+        table = right.table(replace(recipe, reach="off", method="mse"))
+        made.append(table)
+        return table
+
+    best = choose_best(MODEL, PLAN, make, [{"input": HELD_OUT}])
+    assert len(set(best.sqnr_db.values())) == 3  # one a strength
+    assert len(made) > 3
 
 
 def test_held_out_images_are_not_those_calibrated_with(tmp_path):

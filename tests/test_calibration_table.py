@@ -8,10 +8,12 @@ import pytest
 
 from core.artifacts import sha256_file
 from core.errors import CalibrationError, InputError
+from exporter.activity import Activity
 from exporter.calibration_table import CalibrationTable, choose_amaxes
-from exporter.histogram import Histogram, Tally
+from exporter.histogram import Histogram
 from exporter.plan import Activation, QuantizationPlan
 from exporter.statistics import ImageRecord, Statistics
+from exporter.tally import Tally
 from exporter.thresholds import Method, choose_amax
 
 RNG = np.random.default_rng(0)
@@ -50,7 +52,7 @@ def path(tmp_path):
 
 
 def test_a_group_gets_the_amax_of_all_its_values(path):
-    table = choose_amaxes(PLAN, path, Method("mse"))
+    table = choose_amaxes(PLAN, Activity.read(path), Method("mse"))
     together = reduce(add, (of(VALUES[name]) for name in "bd"))
     expected = np.float32(choose_amax(together, Method("mse"))[0])
     assert table.tensors["b"].amax == table.tensors["d"].amax == expected
@@ -60,13 +62,13 @@ def test_a_group_gets_the_amax_of_all_its_values(path):
 
 
 def test_it_is_bound_to_what_it_was_made_from(path):
-    table = choose_amaxes(PLAN, path, Method("max"))
+    table = choose_amaxes(PLAN, Activity.read(path), Method("max"))
     assert table.statistics == sha256_file(path)
     assert (table.model, table.images, table.method) == ("ab" * 32, 1, "max")
 
 
 def test_write_and_read(path, tmp_path):
-    table = choose_amaxes(PLAN, path, Method.parse("percentile:99.9"))
+    table = choose_amaxes(PLAN, Activity.read(path), Method.parse("percentile:99.9"))
     table.write(tmp_path / "calibration.json")
     back = CalibrationTable.read(tmp_path / "calibration.json")
     assert {n: c.amax for n, c in back.tensors.items()} == {
@@ -83,7 +85,7 @@ def test_data_that_came_preprocessed_and_no_error_at_all(tmp_path):
     exact = Statistics("ab" * 32, "", (), {"x": of([127.0, -3.0, 0.0])})
     exact.write(tmp_path / "s.npz")
     plan = QuantizationPlan(PLAN.activations[:1], (), {})
-    table = choose_amaxes(plan, tmp_path / "s.npz", Method("max"))
+    table = choose_amaxes(plan, Activity.read(tmp_path / "s.npz"), Method("max"))
     table.write(tmp_path / "calibration.json")
     assert CalibrationTable.read(tmp_path / "calibration.json").preprocess == ""
     assert table.tensors["x"].sqnr_db < math.inf
@@ -100,13 +102,13 @@ def test_data_that_came_preprocessed_and_no_error_at_all(tmp_path):
 def test_no_scale_can_be_taken(tmp_path, values, words):
     statistics(**{**VALUES, "x": values}).write(tmp_path / "s.npz")
     with pytest.raises(CalibrationError, match=words):
-        choose_amaxes(PLAN, tmp_path / "s.npz", Method("max"))
+        choose_amaxes(PLAN, Activity.read(tmp_path / "s.npz"), Method("max"))
 
 
 def test_a_tensor_that_was_not_counted(tmp_path):
     statistics(x=VALUES["x"]).write(tmp_path / "s.npz")
     with pytest.raises(InputError, match="no statistics of 2 tensors to quantize, such as 'b'"):
-        choose_amaxes(PLAN, tmp_path / "s.npz", Method("max"))
+        choose_amaxes(PLAN, Activity.read(tmp_path / "s.npz"), Method("max"))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_tensor_that_was_not_counted(tmp_path):
 )
 def test_a_table_that_was_edited_badly(path, tmp_path, edit):
     table = tmp_path / "calibration.json"
-    choose_amaxes(PLAN, path, Method("max")).write(table)
+    choose_amaxes(PLAN, Activity.read(path), Method("max")).write(table)
     value = json.loads(table.read_text())
     edit(value)
     table.write_text(json.dumps(value))

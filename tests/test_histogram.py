@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from core.errors import MissingBackendError
-from exporter import histogram
-from exporter.histogram import BUCKETS, SHIFT, Histogram, Tally, bucket_edges
+from exporter import tally
+from exporter.histogram import BUCKETS, SHIFT, Histogram, bucket_edges
+from exporter.tally import Tally
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ARRAYS = arrays(np.float32, st.integers(1, 40), elements=FLOATS)
@@ -97,7 +98,7 @@ def test_a_view_is_counted_by_its_own_values():
 
 
 def test_a_count_never_overflows(monkeypatch):
-    monkeypatch.setattr(histogram, "_MOST", 10)
+    monkeypatch.setattr(tally, "_MOST", 10)
     x = np.ones(6, np.float32)
     assert same(of(x, x, x), of(np.ones(18, np.float32)))
     assert of(x, x, x).counts.tolist() == [18]

@@ -67,6 +67,12 @@ _WORST = 3  # tensors that the summary names
     "auto, what is best]",
 )
 @click.option(
+    "--equalize",
+    type=click.FloatRange(0, 1),
+    help="Make channels alike before quantizing, from 0 (not at all) to 1 (equal ranges); "
+    "weights take it back.  [default: 0; with auto, what is best]",
+)
+@click.option(
     "--data",
     help="Images that auto tries on; it leaves out those calibrated with.  [default: none: "
     "auto goes by the statistics alone]",
@@ -176,6 +182,7 @@ def _int8(
         "images": chosen.images,
         "tried": dict(choice.tried),
         "shifted": len(quantized.shifts),
+        "equalized": len(quantized.equalized),
         "layers": sum(len(weight.readers) for weight in plan.weights),
         "left": dict(plan.left),
         "tensors": {
