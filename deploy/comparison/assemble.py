@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
+
 from deploy.comparison.chain import Chain
 from deploy.comparison.fold import SideSums
 from deploy.comparison.measures import Cell, Codes, Explained, Made, Status
@@ -122,7 +125,8 @@ def codes_of(name: str, step: StepSums) -> Codes | None:
     factor, regret = rounding.best()
     return Codes(
         scale=quantizer.scale,
-        shift=quantizer.shift,
+        shift=quantizer.held.shift,
+        factors=_ends(quantizer.held.factors),
         equal=same.share,
         largest=same.largest,
         own_equal=own.share if own else None,
@@ -132,6 +136,11 @@ def codes_of(name: str, step: StepSums) -> Codes | None:
         best_amax=127.0 * quantizer.scale * factor,
         regret_db=regret,
     )
+
+
+def _ends(factors: npt.NDArray[np.float64] | None) -> tuple[float, float]:
+    """Return the smallest and the largest factor of a tensor's channels."""
+    return (1.0, 1.0) if factors is None else (float(factors.min()), float(factors.max()))
 
 
 def keep_histograms(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> tuple[Row, ...]:

@@ -56,7 +56,7 @@ class Chain:
         self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in sides)
         self.steps = tuple(
             StepSums(
-                *(c.quantizers, c.shifts, c.strided, c.amaxes, _joined(r, c), made),
+                *(c.quantizers, c.holdings, c.strided, c.amaxes, _joined(r, c), made),
                 feeds=own and not (r.opaque or c.opaque),
             )
             for (r, c), made in zip(pairwise(sides), self.made, strict=False)

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.layer_facts import Kind, LayerFacts, Source, Weights
+from deploy.comparison.layer_facts import Kind, LayerFacts
+from deploy.comparison.layer_weights import Weights
+from deploy.comparison.lineage import Source
 from deploy.comparison.measures import Explained
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.sums import StepSums, read_of
@@ -102,12 +104,11 @@ def expected_noise(facts: LayerFacts, step: StepSums, reference: Reference) -> A
     inputs = [_Input.of(s, step, reference, facts) for s in facts.sources]
     unit = max(_unit(facts.precision), *map(_unit, step.seen[facts.tensor].dtypes))
     made = own.signal / own.elements
-    shift = _shift_of(facts.tensor, step)
-    last_bit = unit**2 * (made + shift**2)
+    last_bit = unit**2 * (made + _taken_off(facts.tensor, step, len(made)) ** 2)
     noise = _passed(facts, inputs, step, reference, unit)
     if noise is None or len(noise) != len(made):
         return None
-    return noise + last_bit
+    return np.asarray(noise + last_bit)
 
 
 def _passed(
@@ -167,8 +168,9 @@ def _product(
     products = through(squares, x.energy)
     noise = through(squares, x.variance) + through(sums, x.mean) ** 2
     if weights.step is not None and not same_weights:
-        energy = x.signal.reshape(groups, inner).sum(axis=1).repeat(outputs // groups)
-        noise += weights.step.astype(np.float64) ** 2 / 12.0 * covered.sum() * energy
+        steps = np.broadcast_to(weights.step.astype(np.float64), (outputs, inner))
+        steps = steps.reshape(groups, outputs // groups, inner)
+        noise += through(steps**2, x.signal) / 12.0 * covered.sum()
     # Inputs and weights are rounded to the type; sums are taken in float32, and their partial
     # sums may be as large as all of it.
     sums_noise = _UNIT_32**2 * (1.0 + math.sqrt(inner * taps)) * products
@@ -200,7 +202,7 @@ class _Input:
         part = read_of(source.tensor)
         name = part if strided and part in step.inherited else source.tensor
         pair = step.inherited[name]
-        shift = _shift_of(source.tensor, step)
+        shift = _taken_off(source.tensor, step, len(pair.sums))
         average = pair.sums[:, 0] / pair.elements
         signal = pair.signal / pair.elements
         energy = signal - 2.0 * shift * average + shift**2
@@ -210,16 +212,11 @@ class _Input:
         quantizer = step.quantizers.get(source.tensor)
         if not source.quantized or quantizer is None or name not in step.rounding:
             return cls(zero, cast, energy, signal)
-        if _alike(quantizer, reference.quantizers.get(source.tensor)):
-            return cls(zero, cast + _FLIPPED * quantizer.scale**2, energy, signal)
+        if quantizer.same_codes(reference.quantizers.get(source.tensor)):
+            return cls(zero, cast + _FLIPPED * quantizer.steps(len(zero)) ** 2, energy, signal)
         sums = step.rounding[name].sums / pair.elements
         variance = np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0.0) + cast
         return cls(sums[:, 0], variance, energy, signal)
-
-
-def _alike(one: Quantizer, other: Quantizer | None) -> bool:
-    """Tell whether two quantizers give the same codes."""
-    return other is not None and one == other
 
 
 def _unit(kind: str) -> float:
@@ -227,5 +224,7 @@ def _unit(kind: str) -> float:
     return _UNIT.get(kind, _UNIT_32)
 
 
-def _shift_of(tensor: str, step: StepSums) -> float:
-    return step.shifts.get(tensor, 0.0)
+def _taken_off(tensor: str, step: StepSums, channels: int) -> Array:
+    """Return the constant that the candidate takes off a tensor, in real units, (channels,)."""
+    held = step.held(tensor)
+    return held.shift * held.each(channels)

@@ -14,6 +14,7 @@ from deploy.comparison.kernel import (
     BINS,
     CODES,
     PAIR_SUMS,
+    Rule,
     bin_values,
     round_values,
     same_codes,
@@ -44,6 +45,13 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     images = shape[0] if shape else 1
     channels = shape[1] if len(shape) > 1 else 1
     return images, channels, math.prod(shape[2:])
+
+
+def _rule(quantizer: Quantizer, channels: int) -> Rule:
+    """Return a quantizer as the kernels take it."""
+    factors = None if quantizer.held.factors is None else quantizer.held.each(channels)
+    numbers = (quantizer.scale, quantizer.back, quantizer.held.shift)
+    return Rule(*numbers, quantizer.low, quantizer.high, factors)
 
 
 @dataclass(slots=True)
@@ -158,8 +166,7 @@ class Same:
     def add(self, reference: Array, candidate: Array, quantizer: Quantizer) -> None:
         """Fold one batch."""
         r, c = as_channels(reference), as_channels(candidate)
-        ends = (quantizer.low, quantizer.high)
-        equal, largest = same_codes(r, c, quantizer.scale, quantizer.shift, ends)
+        equal, largest = same_codes(r, c, _rule(quantizer, r.shape[1]))
         self.count += r.size
         self.equal += equal
         self.largest = max(self.largest, largest)
@@ -194,11 +201,10 @@ class Rounding:
         values = as_channels(reference)
         if not len(self.sums):
             self.sums = np.zeros((values.shape[1], 2))
-            self.one_sided = quantizer.shift > 0 and bool(values.min(initial=0.0) >= 0)
-        start = quantizer.shift / quantizer.scale if self.one_sided else 0.0
-        ends = (quantizer.low, quantizer.high)
-        q = (quantizer.scale, quantizer.back, quantizer.shift, *ends, start)
-        self.saturated += round_values(values, q, self.sums, self.tally)
+            self.one_sided = quantizer.held.shift > 0 and bool(values.min(initial=0.0) >= 0)
+        rule = _rule(quantizer, values.shape[1])
+        start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
+        self.saturated += round_values(values, rule, start, (self.sums, self.tally))
         self.count += values.size
 
     def best(self) -> tuple[float, float]:

@@ -58,8 +58,8 @@ class Judge:
         graphs = [side.graph for side in sides]
         self._readers: list[LayerReader | None] = []
         for at, graph in enumerate(graphs):
-            types = partial(_type, step, at)
-            self._readers.append(None if graph is None else LayerReader(graph, step.joined, types))
+            known = (step.joined, sides[at].holdings, partial(_type, step, at))
+            self._readers.append(None if graph is None else LayerReader(graph, *known))
         same = sides[0].subject.sha256 == sides[1].subject.sha256
         self._structure: Mapping[str, StructureFault] = (
             structure_faults(graphs[1].model, step.joined) if graphs[1] and not same else {}
@@ -174,7 +174,7 @@ class Judge:
         if facts is None or theirs is None or name not in self._step.seen:
             return None
         touched = [name, *(source.tensor for source in facts.sources)]
-        shifts = (self._sides[0].shifts, self._sides[1].shifts)
+        holdings = (self._sides[0].holdings, self._sides[1].holdings)
         own = self._step.own.get(name)
         noise: Array | None = None
         if own is not None and own.elements and not own.nonfinite:
@@ -182,7 +182,7 @@ class Judge:
         return parameter_fault(
             theirs,
             facts,
-            shifted=any(tensor in shift for tensor in touched for shift in shifts),
+            shifted=any(h[t].shift for t in touched for h in holdings if t in h),
             drift=own.drift if own is not None and not own.nonfinite else None,
             noise=noise,
         )

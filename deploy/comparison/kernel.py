@@ -7,13 +7,23 @@ float64: the squares of all float32 fit, and no order of summing shows in what i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "CODES", "PAIR_SUMS", "bin_values", "round_values", "same_codes", "sum_pair"]
+__all__ = [
+    "BINS",
+    "CODES",
+    "PAIR_SUMS",
+    "Rule",
+    "bin_values",
+    "round_values",
+    "same_codes",
+    "sum_pair",
+]
 
 Array = npt.NDArray[Any]
 
@@ -93,25 +103,54 @@ def _sum_pair(r: Any, c: Any, sums: Any) -> Any:
     return largest, at
 
 
-def same_codes(
-    reference: Array, candidate: Array, scale: float, shift: float, ends: tuple[int, int]
-) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A quantizer: code = round((x / f − shift) / scale), kept within the ends.
+
+    Attributes:
+        scale: Of Q.
+        back: Of DQ.
+        shift: Taken off before.
+        low: Smallest code.
+        high: Largest.
+        factors: f of each channel, (c,); None for ones.
+    """
+
+    scale: float
+    back: float
+    shift: float
+    low: int
+    high: int
+    factors: Array | None = None
+
+    def numbers(self, *more: float) -> tuple[np.float32, ...]:
+        """Return all but the factors as the loops take them, and some more."""
+        own = (self.scale, self.back, self.shift, self.low, self.high)
+        return tuple(np.float32(number) for number in (*own, *more))
+
+
+def same_codes(reference: Array, candidate: Array, rule: Rule) -> tuple[int, int]:
     """Count the values that get the same code on both sides.
 
     Args:
         reference: (n, c, l).
         candidate: The same.
-        scale: Real units a code.
-        shift: Taken off both before.
-        ends: Smallest and largest code.
+        rule: The quantizer.
 
     Returns:
         How many are equal, and the largest difference in codes.
     """
-    low, high = np.float32(ends[0]), np.float32(ends[1])
-    r, c = reference.reshape(-1), candidate.reshape(-1)
-    equal, largest = _same_codes(r, c, np.float32(scale), np.float32(shift), low, high)
+    if rule.factors is None:  # channels matter to nothing: one long row
+        reference, candidate = reference.reshape(1, 1, -1), candidate.reshape(1, 1, -1)
+    equal, largest = _same_codes(reference, candidate, rule.numbers(), _inverse(rule, reference))
     return int(equal), int(largest)
+
+
+def _inverse(rule: Rule, values: Array) -> Array:
+    """Return 1/f of each channel, float32."""
+    if rule.factors is None:
+        return np.ones(values.shape[1], np.float32)
+    return (1.0 / rule.factors).astype(np.float32)
 
 
 @_jit(any_order=False)
@@ -122,51 +161,51 @@ def _code(value: Any, scale: Any, shift: Any, low: Any, high: Any) -> Any:
 
 
 @_jit(any_order=False)
-def _same_codes(r: Any, c: Any, scale: Any, shift: Any, low: Any, high: Any) -> Any:
+def _same_codes(r: Any, c: Any, numbers: Any, inverse: Any) -> Any:
+    images, channels, length = r.shape
+    scale, _, shift, low, high = numbers
     equal: Any = 0
     largest = np.int32(0)
-    for start in range(0, r.size, _BLOCK):
-        x, y = r[start : start + _BLOCK], c[start : start + _BLOCK]
-        alike = np.int32(0)
-        for i in range(x.size):
-            a = _code(np.float32(x[i]), scale, shift, low, high)
-            b = _code(np.float32(y[i]), scale, shift, low, high)
-            d = np.int32(abs(a - b))
-            alike += np.int32(d == 0)
-            largest = max(largest, d)
-        equal += alike
+    for n in range(images):
+        for k in range(channels):
+            by = inverse[k]
+            for start in range(0, length, _BLOCK):
+                x, y = r[n, k, start : start + _BLOCK], c[n, k, start : start + _BLOCK]
+                alike = np.int32(0)
+                for i in range(x.size):
+                    a = _code(np.float32(x[i]) * by, scale, shift, low, high)
+                    b = _code(np.float32(y[i]) * by, scale, shift, low, high)
+                    d = np.int32(abs(a - b))
+                    alike += np.int32(d == 0)
+                    largest = max(largest, d)
+                equal += alike
     return equal, largest
 
 
-def round_values(
-    values: Array,
-    quantizer: tuple[float, float, float, int, int, float],
-    sums: Array,
-    tally: Array,
-) -> int:
+def round_values(values: Array, rule: Rule, start: float, into: tuple[Array, Array]) -> int:
     """Quantize and dequantize, and sum what that does to the values.
 
     Args:
         values: (n, c, l), the reference's.
-        quantizer: Scale of Q, scale of DQ, shift, smallest and largest code, and from which
-            code on magnitudes count.
-        sums: (c, 2) float64: Σδ and Σδ² are added, δ being what the rounding adds.
-        tally: (CODES,) int64: magnitudes of every fifth value, in codes; zeros are left out.
+        rule: The quantizer.
+        start: From which code on magnitudes count.
+        into: (c, 2) float64: Σδ and Σδ² are added, δ being what the rounding adds, in the units
+            of the values; and (CODES,) int64: magnitudes of every fifth value, in codes; zeros
+            are left out.
 
     Returns:
         How many values lie beyond the largest or smallest code.
     """
-    numbers = tuple(np.float32(number) for number in quantizer)
-    return int(_round_values(values, numbers, sums, tally))
+    return int(_round_values(values, rule.numbers(start), _inverse(rule, values), *into))
 
 
 @_jit(any_order=False)
-def _deltas(x: Any, numbers: Any, out: Any) -> Any:
+def _deltas(x: Any, numbers: Any, by: Any, out: Any) -> Any:
     q, dq, shift, low, high, _ = numbers
     beyond = np.int32(0)
     least, most = (low - np.float32(0.5)) * q + shift, (high + np.float32(0.5)) * q + shift
     for i in range(x.size):
-        value = np.float32(x[i])
+        value = np.float32(x[i]) * by
         out[i] = _code(value, q, shift, low, high) * dq - (value - shift)
         beyond += np.int32((value > most) | (value < least))
     return beyond
@@ -183,29 +222,31 @@ def _moments(x: Any, size: Any) -> Any:
 
 
 @_jit(any_order=False)
-def _count_magnitudes(x: Any, numbers: Any, tally: Any) -> Any:
+def _count_magnitudes(x: Any, numbers: Any, by: Any, tally: Any) -> Any:
     q, _, shift, _, _, base = numbers
     last = np.float32(tally.size - 1)
     for i in range(0, x.size, _STRIDE):
-        u = abs((np.float32(x[i]) - shift) / q + base)
+        u = abs((np.float32(x[i]) * by - shift) / q + base)
         if u > np.float32(_NEVER):
             tally[int(u if u < last else last)] += 1
 
 
 @_jit(any_order=False)
-def _round_values(r: Any, numbers: Any, sums: Any, tally: Any) -> Any:
+def _round_values(r: Any, numbers: Any, inverse: Any, sums: Any, tally: Any) -> Any:
     images, channels, length = r.shape
     beyond = 0
     out = np.empty(min(length, _BLOCK), np.float32)
     for n in range(images):
         for k in range(channels):
+            by = inverse[k]
+            factor = 1.0 / np.float64(by)
             for start in range(0, length, _BLOCK):
                 x = r[n, k, start : start + _BLOCK]
-                beyond += _deltas(x, numbers, out)
+                beyond += _deltas(x, numbers, by, out)
                 s1, s2 = _moments(out, x.size)
-                sums[k, 0] += s1
-                sums[k, 1] += s2
-            _count_magnitudes(r[n, k, (n + k) % _STRIDE :], numbers, tally)
+                sums[k, 0] += s1 * factor
+                sums[k, 1] += s2 * factor * factor
+            _count_magnitudes(r[n, k, (n + k) % _STRIDE :], numbers, by, tally)
     return beyond
 
 

@@ -75,8 +75,10 @@ class Codes:
     """The INT8 codes of a tensor that the candidate quantizes.
 
     Attributes:
-        scale: Real units a code.
+        scale: Real units a code; of a tensor with factors, units in which it is held.
         shift: What is taken off the tensor before (full-range INT8); 0 for most.
+        factors: Smallest and largest of its channels' factors (equalization): a channel with
+            factor f holds codes of f · scale real units. (1, 1) for most.
         equal: Share of codes that both sides give alike, when both run freely.
         largest: Largest difference between them, in codes.
         own_equal: The same when the candidate's layer is fed the reference's tensors.
@@ -89,6 +91,7 @@ class Codes:
 
     scale: float
     shift: float
+    factors: tuple[float, float]
     equal: float
     largest: int
     own_equal: float | None
@@ -100,7 +103,7 @@ class Codes:
 
     @property
     def amax(self) -> float:
-        """Largest magnitude, in real units, that the codes can hold."""
+        """Largest magnitude that the codes can hold, before any factor."""
         return 127.0 * self.scale
 
 

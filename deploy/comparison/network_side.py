@@ -5,7 +5,7 @@ It shows what TensorRT was asked to compute, not what its kernels compute.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from deploy.comparison.holding import AS_IT_IS, Holding, Holdings
 from deploy.comparison.onnx_side import onnx_side, subject_of
 from deploy.comparison.sides import Side, Walker
 from deploy.comparison.wiring import Wiring
 from deploy.network import Network, read_network
-from exporter.passes.shift import SUFFIX
 from exporter.session import Tensors
 
 __all__ = ["NetworkPieces", "network_side"]
@@ -34,13 +34,14 @@ def network_side(path: Path) -> Side:
     """
     side = onnx_side(path)
     network = read_network(path)
-    there = {_outer(name, side.shifts) for name in network.facts}
+    own = {held.name: name for name, held in side.holdings.items()}
+    there = {own.get(name, name) for name in network.facts}
     makers = {name: maker for name, maker in side.wiring.makers.items() if name in there}
     cuts = tuple(name for name in side.wiring.cuts if name in there)
     wiring = replace(side.wiring, makers=makers, cuts=cuts)
 
     def open_pieces(chosen: Sequence[str], outputs: Collection[str]) -> Walker:
-        return NetworkPieces(network, wiring, chosen, outputs, side.shifts)
+        return NetworkPieces(network, wiring, chosen, outputs, side.holdings)
 
     backend = f"parsed by {network.flavour}, evaluated on the CPU"
     return replace(
@@ -52,12 +53,6 @@ def network_side(path: Path) -> Side:
     )
 
 
-def _outer(name: str, shifts: Mapping[str, float]) -> str:
-    """Return the name by which a comparison knows a tensor of the network."""
-    plain = name.removesuffix(SUFFIX)
-    return plain if plain in shifts else name
-
-
 class NetworkPieces:
     """A network of TensorRT's that runs piece by piece, freely or on other tensors.
 
@@ -66,7 +61,7 @@ class NetworkPieces:
         wiring: Of the ONNX file, less what TensorRT has no tensor for.
         cuts: Where to cut it: some of the wiring's cuts, in order.
         outputs: Tensors to return; the cuts are always returned.
-        shifts: Tensor → constant c, for each that the network holds less c.
+        holdings: How the network holds tensors that it does not hold as they are.
     """
 
     def __init__(
@@ -75,10 +70,10 @@ class NetworkPieces:
         wiring: Wiring,
         cuts: Sequence[str],
         outputs: Collection[str],
-        shifts: Mapping[str, float],
+        holdings: Holdings,
     ) -> None:
         self._network = network
-        self._shifts = shifts
+        self._holdings = holdings
         edges = [-1, *(wiring.makers[cut].position for cut in cuts), len(network.layers) + 10**9]
         wanted = {*outputs, *cuts}
         self._pieces = [
@@ -100,7 +95,7 @@ class NetworkPieces:
         made = self._network.evaluate(self._entry, list(names))
         end = self._ends[at]
         self._entry = {self._inner(end): made[self._inner(end)]} if end else {}
-        return {names[inner]: self._moved(names[inner], a, 1) for inner, a in made.items()}
+        return {names[inner]: self._held(names[inner]).whole(a) for inner, a in made.items()}
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on tensors of another network, each on its own.
@@ -114,7 +109,7 @@ class NetworkPieces:
             What the layers made of them: those of ``given`` that are made here, by name.
         """
         feeds = {
-            self._inner(name): self._moved(name, array, -1)
+            self._inner(name): self._held(name).inside(array)
             for name, array in (entry | given).items()
         }
         result: Tensors = {}
@@ -122,7 +117,8 @@ class NetworkPieces:
             if name in given:
                 inner = self._inner(name)
                 read = {n: feeds[n] for n in self._sources(inner, feeds)}
-                result[name] = self._moved(name, self._network.evaluate(read, [inner])[inner], 1)
+                made = self._network.evaluate(read, [inner])[inner]
+                result[name] = self._held(name).whole(made)
         return result
 
     def dtype(self, name: str) -> np.dtype[Any]:
@@ -147,9 +143,7 @@ class NetworkPieces:
 
     def _inner(self, name: str) -> str:
         """Return the name that the network has for a tensor."""
-        return name + SUFFIX if name in self._shifts else name
+        return self._held(name).name or name
 
-    def _moved(self, name: str, array: Any, sign: int) -> Any:
-        """Return a tensor with its constant added or, for a sign of −1, taken away."""
-        shift = self._shifts.get(name, 0.0)
-        return array + np.float32(sign * shift) if shift else array
+    def _held(self, name: str) -> Holding:
+        return self._holdings.get(name, AS_IT_IS)

@@ -12,6 +12,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from core.artifacts import sha256_file
 from core.errors import InputError
 from deploy.comparison.graph import Graph, split_weights
+from deploy.comparison.holding import Holdings, holdings_of
 from deploy.comparison.layer_facts import strides_of
 from deploy.comparison.pieces import Pieces
 from deploy.comparison.quantizers import quantizers_of
@@ -22,7 +23,6 @@ from deploy.comparison.wiring import Wiring, wiring_of
 from exporter.calibration_table import CalibrationTable
 from exporter.card import Card
 from exporter.onnx_file import card_of, load
-from exporter.passes.shift import SUFFIX
 from exporter.session import TensorInfo
 
 __all__ = ["onnx_side", "subject_of"]
@@ -34,12 +34,12 @@ def onnx_side(path: Path) -> Side:
     Raises:
         InputError: It cannot be read, or is not a network of one image input.
     """
-    graph, card, shifts = _load(path)
+    graph, card, holdings = _load(path)
     model = graph.model
     wiring = wiring_of(model)
 
     def open_pieces(cuts: Sequence[str], outputs: Collection[str]) -> Walker:
-        return Pieces(graph, wiring, cuts, outputs, shifts)
+        return Pieces(graph, wiring, cuts, outputs, holdings)
 
     def inferred(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         return tensor_shapes(model, shapes)
@@ -51,8 +51,8 @@ def onnx_side(path: Path) -> Side:
         image=_image_of(model, wiring, str(path)),
         outputs={value.name: _info(value).shape for value in model.graph.output},
         wiring=wiring,
-        quantizers=quantizers_of(graph, shifts),
-        shifts=shifts,
+        quantizers=quantizers_of(graph, holdings),
+        holdings=holdings,
         strided=strides_of(graph),
         amaxes=_amaxes(path, card),
         open=open_pieces,
@@ -87,36 +87,31 @@ def _amaxes(path: Path, card: Card) -> dict[str, float]:
         return {}  # an older one; the table is a help, not a need
 
 
-def _load(path: Path) -> tuple[Graph, Card, dict[str, float]]:
-    """Read an ONNX file, with its shifted tensors under their own names.
+def _load(path: Path) -> tuple[Graph, Card, Holdings]:
+    """Read an ONNX file, with the tensors that it holds otherwise under their own names.
 
     Returns:
-        The graph, its card, and the constant of each tensor T that it holds less c.
+        The graph, its card, and how it holds those tensors.
 
     Raises:
         InputError: It cannot be read.
     """
     model = load(path)
     card = card_of(model, where=str(path))
-    shifts = _take_own_names(model, card.shifts)
-    return split_weights(model), card, shifts
+    holdings = holdings_of(card, {name for node in model.graph.node for name in node.output})
+    _take_own_names(model, {held.name: name for name, held in holdings.items()})
+    return split_weights(model), card, holdings
 
 
-def _take_own_names(model: onnx.ModelProto, shifts: Mapping[str, float]) -> dict[str, float]:
-    """Rename each ``T.shifted`` to T in place; return the constants of those there are."""
-    nodes = model.graph.node
-    there = {name for node in nodes for name in node.output}
-    renamed = {
-        name + SUFFIX: name for name in shifts if name + SUFFIX in there and name not in there
-    }
-    for node in nodes:
+def _take_own_names(model: onnx.ModelProto, renamed: Mapping[str, str]) -> None:
+    """Give tensors other names in place: held name → own name."""
+    for node in model.graph.node:
         for names in (node.input, node.output):
             for at, name in enumerate(names):
                 if name in renamed:
                     names[at] = renamed[name]
     for output in model.graph.output:
         output.name = renamed.get(output.name, output.name)
-    return {name: shifts[name] for name in renamed.values()}
 
 
 def _image_of(model: onnx.ModelProto, wiring: Wiring, where: str) -> TensorInfo:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.layer_facts import LayerFacts, Weights
+from deploy.comparison.layer_facts import LayerFacts
+from deploy.comparison.layer_weights import Weights
 from deploy.comparison.verdict import Reason
 
 __all__ = ["ParameterFault", "parameter_fault"]
@@ -85,10 +86,11 @@ def _weights(theirs: Weights, ours: Weights, unit: float) -> ParameterFault | No
     apart = np.sqrt(np.mean(delta**2, axis=(1, 2)))
     size = np.sqrt(np.mean(theirs.values.astype(np.float64) ** 2, axis=(1, 2)))
     if ours.step is not None:
-        allowed = ours.step.astype(np.float64) * _MOST
+        step = np.sqrt(np.mean(ours.step.astype(np.float64) ** 2, axis=1))
+        allowed = step * _MOST
         # Codes of a step that suits the channel: a larger one would explain anything.
         allowed = np.minimum(allowed, np.maximum(size, np.finfo(np.float32).tiny))
-        usual = ours.step.astype(np.float64) * _ROUNDED
+        usual = step * _ROUNDED
     else:
         smallest = _SUBNORMAL if unit == _UNITS["FP16"] else float(np.finfo(np.float32).tiny)
         allowed = usual = _LAST_BITS * unit * size + smallest

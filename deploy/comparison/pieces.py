@@ -1,7 +1,7 @@
 """An ONNX network that runs piece by piece, freely or on another network's tensors.
 
-A network in full-range INT8 holds some tensors less a constant. Here they go in and come out
-whole: who compares need not know.
+A network in INT8 may hold tensors otherwise than they are (:mod:`deploy.comparison.holding`).
+Here they go in and come out whole: who compares need not know.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.graph import Graph
+from deploy.comparison.holding import AS_IT_IS, Holding, Holdings
 from deploy.comparison.segments import OWN, piece
 from deploy.comparison.wiring import Wiring
 from exporter.session import Session, Shared, Tensors, open_session
@@ -28,7 +29,7 @@ class Pieces:
         wiring: Its wiring.
         cuts: Where to cut it: some of the wiring's cuts, in order.
         outputs: Tensors to return; the cuts are always returned.
-        shifts: Tensor → constant c, for each that the network holds less c.
+        holdings: How the network holds tensors that it does not hold as they are.
 
     Attributes:
         count: Pieces there are.
@@ -40,14 +41,14 @@ class Pieces:
         wiring: Wiring,
         cuts: Sequence[str],
         outputs: Collection[str],
-        shifts: Mapping[str, float],
+        holdings: Holdings,
     ) -> None:
         self.count = len(cuts) + 1
         self._graph = graph
         self._wiring = wiring
         self._edges = (None, *cuts, None)
         self._outputs = {*outputs, *cuts}
-        self._shifts = shifts
+        self._holdings = holdings
         self._entry: Tensors = {}
         self._sessions: dict[tuple[int, bool], Session] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
@@ -73,9 +74,9 @@ class Pieces:
         made = self._session(at, entry, ())(entry)
         self._dtypes |= {name: array.dtype for name, array in (entry | made).items()}
         end = self._edges[at + 1]
-        # As the network holds it: adding and taking a constant again would move its bits.
+        # As the network holds it: there and back again would move its bits.
         self._entry = {end: made[end]} if end else {}
-        return {name: self._moved(name, array, 1) for name, array in made.items()}
+        return {name: self._held(name).whole(array) for name, array in made.items()}
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on tensors of another network, each on its own.
@@ -91,23 +92,20 @@ class Pieces:
         """
         with np.errstate(over="ignore"):  # what this network's type cannot hold is infinite in it
             feeds = {
-                name: self._moved(name, array, -1).astype(self._dtypes[name], copy=False)
+                name: self._held(name).inside(array).astype(self._dtypes[name], copy=False)
                 for name, array in (entry | given).items()
             }
         session = self._session(at, feeds, given)
         result = session({info.name: feeds[info.name] for info in session.inputs})
         names = {name: name.removesuffix(OWN) for name in result}
-        return {names[name]: self._moved(names[name], array, 1) for name, array in result.items()}
+        return {names[name]: self._held(names[name]).whole(array) for name, array in result.items()}
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type in which the network holds a tensor that it has made."""
         return self._dtypes[name]
 
-    def _moved(self, name: str, array: npt.NDArray[Any], sign: int) -> npt.NDArray[Any]:
-        """Return a tensor with its constant added or, for a sign of −1, taken away."""
-        shift = self._shifts.get(name, 0.0)
-        # In float32 at least: the sum is not held in float16 by anybody.
-        return array + np.float32(sign * shift) if shift else array
+    def _held(self, name: str) -> Holding:
+        return self._holdings.get(name, AS_IT_IS)
 
     def _session(
         self, at: int, feeds: Mapping[str, npt.NDArray[Any]], given: Collection[str]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from deploy.comparison.graph import Constants, Graph
+from deploy.comparison.holding import AS_IT_IS, Holding, Holdings
 
 __all__ = ["Quantizer", "quantizers_of"]
 
@@ -21,19 +22,19 @@ _ENDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Quantizer:
     """The Q of an activation, and the DQ behind it.
 
     Attributes:
         tensor: What it quantizes.
-        scale: Of Q, real units a code.
+        scale: Of Q, in the units in which the tensor is held.
         back: Of DQ; the same in a sound graph.
         zero_point: Of Q.
         dtype: Of the codes.
         low: Smallest code, the zero point taken off.
         high: Largest code, likewise.
-        shift: Constant that the graph has taken off the tensor (full-range INT8).
+        held: How the graph holds the tensor.
     """
 
     tensor: str
@@ -43,17 +44,31 @@ class Quantizer:
     dtype: str
     low: int
     high: int
-    shift: float
+    held: Holding = AS_IT_IS
+
+    def steps(self, channels: int) -> npt.NDArray[np.float64]:
+        """Return the real units a code of each channel, (channels,)."""
+        return self.scale * self.held.each(channels)
+
+    def same_codes(self, other: Quantizer | None) -> bool:
+        """Tell whether another quantizer gives the same codes."""
+        return other is not None and self._told == other._told
+
+    @property
+    def _told(self) -> tuple[object, ...]:
+        factors = self.held.factors
+        numbers = (self.scale, self.back, self.zero_point, self.low, self.high, self.held.shift)
+        return (*numbers, self.dtype, None if factors is None else factors.tobytes())
 
 
-def quantizers_of(graph: Graph, shifts: Mapping[str, float]) -> dict[str, Quantizer]:
+def quantizers_of(graph: Graph, holdings: Holdings) -> dict[str, Quantizer]:
     """Return the per-tensor quantizers of activations, by tensor; the first one of each.
 
     A scale along an axis, or one that is no constant, has no row here.
 
     Args:
-        graph: Shifted tensors go by their own names in it.
-        shifts: Tensor → constant that it is held less of.
+        graph: Its tensors go by their own names.
+        holdings: How it holds them.
     """
     constants, nodes = Constants(graph), graph.model.graph.node
     backs = {n.input[0]: n for n in nodes if n.op_type == "DequantizeLinear"}
@@ -79,6 +94,6 @@ def quantizers_of(graph: Graph, shifts: Mapping[str, float]) -> dict[str, Quanti
             dtype=dtype,
             low=low - point,
             high=high - point,
-            shift=shifts.get(name, 0.0),
+            held=holdings.get(name, AS_IT_IS),
         )
     return found

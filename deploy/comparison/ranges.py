@@ -55,8 +55,9 @@ class Ranges:
     def noise_db(self, name: str) -> float:
         """Return by how much the rounding of a tensor is noisier than its step explains."""
         rounding = self.step.rounding[name]
-        noise = float(rounding.sums[:, 1].sum()) / rounding.count
-        ratio = noise / (self.step.quantizers[name].scale ** 2 / 12.0)
+        step = self.step.quantizers[name].steps(len(rounding.sums))
+        noise = float((rounding.sums[:, 1] / step**2).sum()) / rounding.count
+        ratio = 12.0 * noise
         return 10.0 * math.log10(ratio) if ratio > 0 else 0.0
 
     def fault(self, name: str) -> tuple[Reason, float, str] | None:
@@ -66,10 +67,11 @@ class Ranges:
         factor, gain = self.best[name]
         quantizer, rounding = self.step.quantizers[name], self.step.rounding[name]
         amax = 127.0 * quantizer.scale
-        fit = quantizer.shift / (-QMIN * quantizer.scale)
+        fit = quantizer.held.shift / (-QMIN * quantizer.scale)
         if rounding.one_sided and abs(math.log2(fit)) > _MISFIT:
             reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
-            text = f"amax {amax:.4g} does not fit the constant {quantizer.shift:.4g} it is less of"
+            constant = quantizer.held.shift
+            text = f"amax {amax:.4g} does not fit the constant {constant:.4g} it is less of"
             return reason, 20.0 * abs(math.log10(fit)), text
         told = self.step.amaxes.get(name)
         if told is not None and abs(math.log2(amax / told)) > _OTHER:

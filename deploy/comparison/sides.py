@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from core.errors import InputError
 from deploy.comparison.graph import Graph
+from deploy.comparison.holding import Holdings
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.report import Subject
 from deploy.comparison.rows import Seen
@@ -53,7 +54,7 @@ class Side:
         wiring: What depends on what in it.
         open: Opens it: takes the cuts, and the tensors to return.
         quantizers: Of its activations, by tensor.
-        shifts: Tensor → constant c, for each that it holds less c (full-range INT8).
+        holdings: How it holds tensors that it does not hold as they are.
         strided: Tensors of which a layer reads only every so many elements, and how many.
         amaxes: What calibration chose for its quantizers, where the table lies beside it.
         graph: For facts of its layers; None when it has none.
@@ -69,7 +70,7 @@ class Side:
     wiring: Wiring
     open: Callable[[Sequence[str], Collection[str]], Walker]
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
-    shifts: Mapping[str, float] = field(default_factory=dict)
+    holdings: Holdings = field(default_factory=dict)
     strided: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     amaxes: Mapping[str, float] = field(default_factory=dict)
     graph: Graph | None = None

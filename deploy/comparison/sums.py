@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.fold import PairSums, Rounding, Same, SideSums, histogram
+from deploy.comparison.holding import AS_IT_IS, Holding, Holdings
 from deploy.comparison.measures import Histogram, Status
 from deploy.comparison.quantizers import Quantizer
 from deploy.comparison.rows import Seen
@@ -41,7 +42,7 @@ class StepSums:
 
     Attributes:
         quantizers: Of the candidate's activations.
-        shifts: What the candidate takes off some tensors (full-range INT8).
+        holdings: How the candidate holds tensors that it does not hold as they are.
         amaxes: What calibration chose for the candidate's quantizers, where its table is there.
         strided: Tensors of which a layer of the candidate reads every so many elements only.
         joined: The tensors that both sides have.
@@ -60,7 +61,7 @@ class StepSums:
     """
 
     quantizers: Mapping[str, Quantizer]
-    shifts: Mapping[str, float]
+    holdings: Holdings
     strided: Mapping[str, tuple[int, ...]]
     amaxes: Mapping[str, float]
     joined: frozenset[str]
@@ -148,12 +149,19 @@ class StepSums:
         sums = self.total.setdefault(name, PairSums())
         return lambda: sums.add(r, c, batch.images)
 
-    def reach(self, name: str, shift: float = 0.0) -> float:
-        """Return the largest magnitude of the reference's tensor, less a constant; 0 if unknown."""
+    def held(self, name: str) -> Holding:
+        """Return how the candidate holds a tensor."""
+        return self.holdings.get(name, AS_IT_IS)
+
+    def reach(self, name: str) -> float:
+        """Return the largest magnitude of the reference's tensor, held as here; 0 if unknown."""
         sums = self.made.get(name)
         if sums is None or not len(sums.low):
             return 0.0
-        return max(abs(bound - shift) for bound in sums.bounds())
+        held = self.held(name)
+        bounds = np.stack([sums.low, sums.high]) / held.each(len(sums.low)) - held.shift
+        with np.errstate(invalid="ignore"):
+            return float(np.fmax.reduce(np.abs(bounds), axis=None))
 
     def rounding_db(self, name: str) -> float:
         """Return the SQNR that the candidate's quantizer leaves of the reference's tensor."""

@@ -18,8 +18,9 @@ _MARGIN = 0.6  # of the histogram's width, that the picture may be wider to show
 
 
 def holds(codes: Codes) -> tuple[float, float]:
-    """Return the smallest and the largest value that the codes can hold."""
-    return codes.shift - codes.scale * 128.0, codes.shift + codes.amax
+    """Return the smallest and the largest value that the codes can hold, of any channel."""
+    widest = codes.factors[1]
+    return widest * (codes.shift - codes.scale * 128.0), widest * (codes.shift + codes.amax)
 
 
 def histogram_svg(histogram: Histogram, codes: Codes | None, label: str) -> str:

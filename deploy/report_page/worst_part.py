@@ -113,6 +113,9 @@ def _figures(cell: Cell) -> Iterator[tuple[str, str]]:
         codes = cell.codes
         low, high = holds(codes)
         yield "codes hold", f"{number(low)} to {number(high)} (amax {number(codes.amax)})"
+        if codes.factors != (1.0, 1.0):
+            least, most = map(number, codes.factors)
+            yield "equalized", f"channels hold {least} to {most} times the amax"
         yield "clipped", share(codes.saturated)
         yield "quantizing leaves", db_phrase(codes.rounding_db)
         yield "best amax here", f"{number(codes.best_amax)} ({codes.regret_db:.1f} dB better)"

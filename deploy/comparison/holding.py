@@ -1,0 +1,108 @@
+"""How a network holds its tensors: channel by channel over a factor, and less a constant.
+
+An INT8 network may hold a tensor T as
+
+    T.equalized.shifted  =  T / f − c,      f of each channel, c of all
+
+with either or both of them (:mod:`exporter.passes.scale_channels`,
+:mod:`exporter.passes.shift`). A comparison knows the tensor by its own name T and as it is, in
+the reference's units; here are the names, and the way there and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import InputError
+from exporter.card import Card
+from exporter.channel_steps import factors_of
+from exporter.passes.scale_channels import SUFFIX as EQUALIZED
+from exporter.passes.shift import SUFFIX as SHIFTED
+
+__all__ = ["AS_IT_IS", "Holding", "Holdings", "holdings_of"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Holding:
+    """How one tensor is held.
+
+    Attributes:
+        name: What the network calls it; empty for its own name.
+        shift: The constant c that it is less of, in the units in which it is held.
+        factors: f of each channel, (C,) float64, each exactly a float32; None where all are 1.
+    """
+
+    name: str = ""
+    shift: float = 0.0
+    factors: Array | None = None
+
+    def inside(self, array: Array) -> Array:
+        """Return a tensor as the network holds it, the same shape.
+
+        Raises:
+            InputError: It has other channels than factors.
+        """
+        if self.factors is not None:
+            array = array / self._along(array)
+        # In float32 at least: the difference is not held in float16 by anybody.
+        return array - np.float32(self.shift) if self.shift else array
+
+    def whole(self, array: Array) -> Array:
+        """Return what the network holds as the tensor that it stands for, the same shape.
+
+        Raises:
+            InputError: It has other channels than factors.
+        """
+        if self.shift:
+            array = array + np.float32(self.shift)
+        return array if self.factors is None else array * self._along(array)
+
+    def each(self, channels: int) -> Array:
+        """Return f of each channel, (channels,) float64; ones where nothing is known.
+
+        Raises:
+            InputError: There are other channels than factors.
+        """
+        if self.factors is None:
+            return np.ones(channels)
+        if len(self.factors) != channels:
+            raise InputError(
+                f"{self.name!r} has {channels} channels, its file has factors for "
+                f"{len(self.factors)}",
+                hint="its entry strata.equalized was edited, or is another file's: quantize again",
+            )
+        return self.factors
+
+    def _along(self, array: Array) -> Array:
+        """Return the factors, shaped to go along an array's channels."""
+        factors = self.each(array.shape[1] if array.ndim > 1 else 1).astype(np.float32)
+        return factors.reshape(-1, *[1] * (array.ndim - 2)) if array.ndim > 1 else factors
+
+
+AS_IT_IS = Holding()
+
+Holdings = Mapping[str, Holding]  # by the tensor's own name; those that are held as they are lack
+
+
+def holdings_of(card: Card, there: Collection[str]) -> dict[str, Holding]:
+    """Return how a network holds its tensors, where that is not as they are.
+
+    Args:
+        card: What its file says of it.
+        there: Names of the network's tensors.
+    """
+    found: dict[str, Holding] = {}
+    for name in sorted(card.shifts.keys() | card.equalized.keys()):
+        steps, shift = card.equalized.get(name), card.shifts.get(name, 0.0)
+        held = f"{name}{'' if steps is None else EQUALIZED}"
+        held += SHIFTED if name in card.shifts else ""
+        if held in there and name not in there:
+            found[name] = Holding(held, shift, None if steps is None else factors_of(steps))
+    return found
