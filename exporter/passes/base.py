@@ -182,11 +182,13 @@ def replace_constant(node: ir.Node, index: int, array: Array, name: str) -> None
     if node.graph is None:
         raise ValueError(f"{node.name!r} is not in a graph")
     old = node.inputs[index] if index < len(node.inputs) else None
+    taken: set[str] | None = None
     if old is not None and len(old.uses()) == 1 and not old.is_graph_output():
         name = old.name or name
         node.replace_input_with(index, None)
         if old.graph is not None and old.is_initializer():
             del old.graph.initializers[name]
+            taken = set()  # nothing else in the graph had that name
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
-    node.replace_input_with(index, add_constant(node.graph, name, array))
+    node.replace_input_with(index, add_constant(node.graph, name, array, taken))

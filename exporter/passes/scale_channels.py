@@ -65,13 +65,14 @@ def _scale_conv(node: ir.Node, taken: Factors | None, given: Factors | None) -> 
     weight = _value(node, 1)
     outputs, inner = weight.shape[:2]
     groups = node.attributes.get_int("group", 1) or 1
+    ratio = np.ones((outputs, inner))
     if taken is not None:
         # (groups, inner) → a row for each output
         rows = _checked(taken, groups * inner).reshape(groups, inner)
-        rows = rows.repeat(outputs // groups, axis=0)
-        weight = weight * rows.reshape(outputs, inner, *[1] * (weight.ndim - 2))
+        ratio *= rows.repeat(outputs // groups, axis=0)
     if given is not None:
-        weight = weight / _checked(given, outputs).reshape(-1, *[1] * (weight.ndim - 1))
+        ratio /= _checked(given, outputs)[:, None]
+    weight *= ratio.reshape(outputs, inner, *[1] * (weight.ndim - 2))
     _replace(node, 1, weight, "weight")
     _divide_bias(node, given)
 

@@ -32,7 +32,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.passes.base import Array, add_constant, constant, dims, is_op, replace_constant
+from exporter.passes.base import (
+    Array,
+    add_constant,
+    constant,
+    dims,
+    is_op,
+    replace_constant,
+    taken_names,
+)
 
 __all__ = ["SUFFIX", "shift_tensors"]
 
@@ -55,6 +63,7 @@ def shift_tensors(
     if not constants:
         return
     values = weights or _own_values
+    names = taken_names(graph)
     for node in tuple(graph):
         taken = (
             constants.get(str(node.inputs[0].name), 0.0) if node.inputs and node.inputs[0] else 0.0
@@ -69,7 +78,7 @@ def shift_tensors(
         elif is_op(node, "BatchNormalization"):
             _move_norm(node, taken, given)
         elif is_op(node, "Relu", "Clip"):
-            _move_bounds(graph, node, given)
+            _move_bounds(graph, node, given, names)
     for node in graph:
         for value in node.outputs:
             if value.name in constants:
@@ -143,7 +152,7 @@ def _move_norm(node: ir.Node, taken: float, given: float) -> None:
             replace_constant(node, index, moved, f"{node.name}.{what}")
 
 
-def _move_bounds(graph: ir.Graph, node: ir.Node, shift: float) -> None:
+def _move_bounds(graph: ir.Graph, node: ir.Node, shift: float, names: set[str]) -> None:
     """Relu → Clip(min = −shift); Clip(a, b) → Clip(a − shift, b − shift)."""
     bounds = [0.0, None] if is_op(node, "Relu") else [_scalar(v) for v in node.inputs[1:3]]
     source = node.inputs[0]
@@ -152,7 +161,7 @@ def _move_bounds(graph: ir.Graph, node: ir.Node, shift: float) -> None:
     for bound, side in zip(bounds, ("min", "max"), strict=False):
         name = f"{node.outputs[0].name}{SUFFIX}.{side}"
         moved = None if bound is None else np.asarray(bound - shift, dtype)
-        inputs.append(None if moved is None else add_constant(graph, name, moved))
+        inputs.append(None if moved is None else add_constant(graph, name, moved, names))
     while inputs[-1] is None:
         inputs.pop()
     output = node.outputs[0]
