@@ -126,6 +126,7 @@ def open_session(
     threads: int = 0,
     outputs: Sequence[str] | None = None,
     alone: bool = True,
+    name: str = "",
 ) -> Session:
     """Open a model in ONNX Runtime on the CPU.
 
@@ -138,6 +139,7 @@ def open_session(
         outputs: Tensors to return behind the model's own outputs, by name.
         alone: False for one of several sessions that take turns: it gives its memory back
             after each call, and its threads sleep in between (ONNX Runtime's would spin).
+        name: What messages call a model that is no file.
 
     Raises:
         MissingBackendError: onnxruntime is not installed.
@@ -146,7 +148,7 @@ def open_session(
         OutputError: No room for a temporary copy of the model.
     """
     ort, errors = _onnxruntime()
-    where = str(model) if isinstance(model, Path) else "the model"
+    where = str(model) if isinstance(model, Path) else name or "the model"
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     # Named outright: left to itself, ONNX Runtime counts CPUs that a container may not use.

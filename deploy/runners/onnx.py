@@ -11,13 +11,15 @@ VNNI they saturate.)
 
 For many images, each call takes one thread, and one call a CPU runs at once. No thread waits for
 another at the end of each operator, and the answer to an image has the same bits in any batch
-and on any number of CPUs: ONNX Runtime divides its sums among the threads of a call.
+and on any number of CPUs: ONNX Runtime divides its sums among the threads of a call. Where images
+are small, the fast kernels get the last convolutions as matrix products (exporter.products).
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +31,13 @@ from deploy.weight_files import weight_files, weight_names
 from exporter.card import Card
 from exporter.session import Session, open_session
 
+if TYPE_CHECKING:
+    import onnx
+
 __all__ = ["open_onnx", "open_onnx_bytes"]
 
 _LOGITS = "logits"  # the name that our own files give their answer
+_SMALL = 64  # pixels a side; a ResNet makes 2×2 of them
 _SEVERAL = 2  # images; with one, ONNX Runtime multiplies by another kernel, to other last bits
 
 
@@ -86,8 +92,13 @@ def _open(
     where = str(source) if isinstance(source, Path) else name
     rounds = _rounds(graph)
     # Models take turns on each batch: threads that spin would take the other one's CPU.
+    optimize = fast or not rounds
     session = open_session(
-        source, optimize=fast or not rounds, threads=1 if many else 0, alone=False
+        _lean(source, graph) if many and optimize else source,
+        optimize=optimize,
+        threads=1 if many else 0,
+        alone=False,
+        name=where,
     )
     if len(session.inputs) != 1:
         names = ", ".join(info.name for info in session.inputs)
@@ -106,6 +117,21 @@ def _open(
         shape=session.inputs[0].shape,
         calls=len(os.sched_getaffinity(0)) if many else 1,
     )
+
+
+def _lean(source: Path | bytes, graph: Graph) -> Path | bytes | onnx.ModelProto:
+    """Return the network in the form that the fast kernels are quickest with."""
+    sides = (graph.inputs[0].shape or ())[2:] if graph.inputs else ()
+    small = len(sides) == 2 and all(isinstance(side, int) and side <= _SMALL for side in sides)
+    if not small or isinstance(source, bytes):
+        return source
+    try:
+        from exporter.onnx_file import load
+        from exporter.products import as_products
+    except ImportError:  # an edge machine has no onnx
+        return source
+    model = load(source)
+    return model if as_products(model) else source
 
 
 def _steady(session: Session) -> Runner:
