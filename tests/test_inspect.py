@@ -24,6 +24,7 @@ from deploy.inspect.layout import lay_out
 from deploy.inspect.meaning import meaning
 from deploy.inspect.model_facts import inspect_model
 from deploy.inspect.picture import picture
+from deploy.inspect.picture_lines import Unit
 from deploy.inspect.side_by_side import side_by_side
 from deploy.inspect.weighted import weighted_layers
 from deploy.manifest import Binding, ShapeRange, manifest_path, read_manifest
@@ -277,6 +278,29 @@ def test_the_picture_is_whole_and_needs_nothing_else(engines, tmp_path):
     assert "5 kernels" in root[1].text
     for foreign in ("http://", "https://", "<script", "@import", "url(http"):
         assert foreign not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+
+
+@pytest.mark.parametrize(
+    ("count", "megabytes", "kilobytes"),
+    [
+        (None, "?", "?"),
+        (1_234_567, "1.23", "1234.6"),
+        (5_000, "0.01", "5.0"),
+        (4_999, "<0.01", "5.0"),
+        (49, "<0.01", "<0.1"),
+        (0, "<0.01", "<0.1"),
+    ],
+)
+def test_sizes_are_written_in_a_unit_that_shows_them(count, megabytes, kilobytes):
+    assert Unit("MB", 1e6, 2).text(count) == megabytes
+    assert Unit("kB", 1e3, 1).text(count) == kilobytes
+
+
+def test_no_line_of_the_picture_crosses_a_size(engines, tmp_path):
+    strata(engines["int8"], "--svg", tmp_path / "e.svg")
+    text = (tmp_path / "e.svg").read_text()
+    assert "On the lines: kB of activations" in text  # images of 8×8
+    assert text.rindex('class="line"') < text.index('class="size ink"')
 
 
 def test_hostile_names_are_escaped_in_the_picture():

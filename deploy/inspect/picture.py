@@ -6,8 +6,6 @@ setting, and carries its words as text, so that it can be searched and read alou
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -15,20 +13,12 @@ from core.errors import InputError
 from deploy.inspect.columns import plain, precision, shape_text, size_text
 from deploy.inspect.engine_facts import EngineFacts
 from deploy.inspect.kernels import CODES, WEIGHTED, Kernel, KernelGraph
-from deploy.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Edge, Layout, lay_out
+from deploy.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, lay_out
+from deploy.inspect.picture_lines import COLOURS, Unit, lines, tensor_colour, unit_of
 from deploy.preflight_facts import FLAVOUR_NAMES
 
 __all__ = ["picture"]
 
-# What a kernel or a tensor is → colour, told apart by people who see no red or green too.
-# Source: Okabe and Ito, "Color Universal Design", 2008.
-_COLOURS = {
-    "codes": "#3fbf94",
-    "widening": "#e9a820",
-    "float16": "#6fbdea",
-    "float32": "#b9b9c2",
-    "other": "#d899bd",
-}
 _LEGEND = (
     ("codes", "INT8 in and out"),
     ("widening", "INT8 in, float out"),
@@ -63,6 +53,7 @@ def picture(facts: EngineFacts) -> str:
     graph = facts.graphs[0]
     layout = lay_out(graph)
     summary = _summary(facts, graph)
+    unit = unit_of(layout.edges, graph)
     width, height = round(layout.width), round(layout.height)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -71,9 +62,9 @@ def picture(facts: EngineFacts) -> str:
         f'<desc id="summary">{_words(summary)}</desc>',
         f"<style>{_STYLE}</style>",
         f'<rect class="paper" width="{width}" height="{height}"/>',
-        *_head(facts, summary),
+        *_head(facts, summary, unit),
         *_bands(layout),
-        *_lines(layout.edges, graph),
+        *lines(layout.edges, graph, unit),
         *_boxes(layout, graph),
         "</svg>",
     ]
@@ -94,7 +85,7 @@ def _summary(facts: EngineFacts, graph: KernelGraph) -> str:
     )
 
 
-def _head(facts: EngineFacts, summary: str) -> list[str]:
+def _head(facts: EngineFacts, summary: str, unit: Unit) -> list[str]:
     parts = [
         f'<text class="head ink" x="24" y="36">{_words(Path(facts.path).name)}</text>',
         f'<text class="soft" x="24" y="56">{_words(summary)}</text>',
@@ -103,12 +94,12 @@ def _head(facts: EngineFacts, summary: str) -> list[str]:
     for colour, text in _LEGEND:
         parts.append(
             f'<rect class="box" x="{x}" y="72" width="14" height="14" rx="3" '
-            f'fill="{_COLOURS[colour]}"/><text class="ink" x="{x + 20}" y="83">{text}</text>'
+            f'fill="{COLOURS[colour]}"/><text class="ink" x="{x + 20}" y="83">{text}</text>'
         )
         x += 48 + round(6.2 * len(text))
     note = (
         "Solid: with weights. Dashed: without, in the colour of what it gives; Q: it quantizes. "
-        "On the lines: MB of activations an image."
+        f"On the lines: {unit.name} of activations an image."
     )
     return [*parts, f'<text class="soft" x="24" y="106">{note}</text>']
 
@@ -130,47 +121,12 @@ def _bands(layout: Layout) -> list[str]:
     return parts
 
 
-def _lines(edges: Iterable[Edge], graph: KernelGraph) -> list[str]:
-    found = list(edges)
-    largest = max((edge.tensor.bytes or 0 for edge in found), default=0) or 1
-    parts = [_marker(name, colour) for name, colour in _COLOURS.items()]
-    for edge in found:
-        colour = _tensor_colour(edge.tensor.dtype)
-        share = (edge.tensor.bytes or 0) / largest
-        size = None if edge.tensor.bytes is None else edge.tensor.bytes / graph.batch / 1e6
-        said = "?" if size is None else f"{size:.2f}" if size >= 0.005 else "<0.01"
-        x, y = edge.label_at
-        tip = f"{edge.tensor.name}: {precision(edge.tensor.dtype)} {said} MB an image"
-        parts.append(
-            f'<path class="line" d="{edge.path}" stroke="{_COLOURS[colour]}" '
-            f'stroke-width="{1.2 + 4 * math.sqrt(share):.1f}" marker-end="url(#{colour})">'
-            f"<title>{_words(tip)}</title></path>"
-            f'<text class="size ink" x="{x:.0f}" y="{y:.0f}" text-anchor="middle">'
-            f"{escape(said)}</text>"
-        )
-    return parts
-
-
-def _marker(name: str, colour: str) -> str:
-    return (
-        f'<marker id="{name}" viewBox="0 0 6 6" refX="1" refY="3" markerWidth="6" '
-        f'markerHeight="6" markerUnits="userSpaceOnUse" orient="auto">'
-        f'<path d="M0 0L6 3L0 6z" fill="{colour}"/></marker>'
-    )
-
-
-def _tensor_colour(dtype: str) -> str:
-    if dtype in CODES:
-        return "codes"
-    return {"float16": "float16", "float32": "float32"}.get(dtype, "other")
-
-
 def _kernel_colour(kernel: Kernel) -> str:
     """Weighted kernels are coloured by what they take, the others by what they give."""
     data, gives = kernel.data, kernel.outputs[0].dtype if kernel.outputs else ""
     if data is None or kernel.kind not in WEIGHTED:
-        return _tensor_colour(gives)
-    return "widening" if data.dtype in CODES and gives not in CODES else _tensor_colour(data.dtype)
+        return tensor_colour(gives)
+    return "widening" if data.dtype in CODES and gives not in CODES else tensor_colour(data.dtype)
 
 
 def _boxes(layout: Layout, graph: KernelGraph) -> list[str]:
@@ -197,7 +153,7 @@ def _box(kernel: Kernel, name: str, at: tuple[float, float], batch: int) -> str:
     return (
         f"<g><title>{_words(tip)}</title>"
         f'<rect class="{style}" x="{x}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
-        f'fill="{_COLOURS[_kernel_colour(kernel)]}"/>'
+        f'fill="{COLOURS[_kernel_colour(kernel)]}"/>'
         f'<text class="name" x="{x + 7}" y="{y + 18}">{_words(_short(name, 15))}</text>'
         f'<text class="type" x="{x + 7}" y="{y + 34}">{_words(_short(types, 20))}</text>'
         f'<text class="type" x="{x + 7}" y="{y + 48}">{_words(_short(shape, 20))}</text></g>'
