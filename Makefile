@@ -44,7 +44,7 @@ ENGINE := $(OUT)/$(PRECISION).engine
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration clean FORCE
+.PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration bench-trt clean FORCE
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -215,6 +215,11 @@ $(BENCH_224)/model.onnx: $(WEIGHTS_FILE) | .venv/.ready
 
 $(BENCH_224)/optimized.onnx: $(BENCH_224)/model.onnx
 	$(STRATA) optimize $< -o $@
+
+BENCH_TRT := build/bench/trt
+
+bench-trt: $(OUT)/int8.onnx | .venv/.ready ## engines built without a GPU, TensorRT's networks on the CPU: time, memory, agreement
+	@.venv/bin/python -m bench.trt -o $(BENCH_TRT) --trained $(OUT) --data '$(TEST)' $(BENCH)
 
 # torch goes first, as in .venv; the rest is complete, and ModelOpt asks for more than it needs.
 build/peers/%/.ready: bench/peers/%.txt

@@ -1,0 +1,1 @@
+"""Measure the building of engines and the evaluation of TensorRT's networks on the CPU."""
