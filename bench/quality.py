@@ -21,8 +21,8 @@ from bench.measure import measure
 from bench.peers.feed import batches, count
 from bench.tools import Tool, python, strata_command
 from core.progress import Progress, silent
+from exporter.held_names import SHIFTED
 from exporter.onnx_file import card_of
-from exporter.passes.shift import SUFFIX
 from exporter.session import open_session
 
 __all__ = [
@@ -139,8 +139,8 @@ def _held(model: onnx.ModelProto, feature: str) -> tuple[str, float]:
     if feature in names:
         return feature, 0.0
     shift = card_of(model).shifts.get(feature)
-    if shift is not None and feature + SUFFIX in names:
-        return feature + SUFFIX, shift
+    if shift is not None and feature + SHIFTED in names:
+        return feature + SHIFTED, shift
     return "", 0.0
 
 

@@ -158,13 +158,18 @@ def choose_amaxes(
     """
     found, histograms = activity.statistics, activity.histograms
     _require_all(plan, activity)
+    together = {
+        scale: reduce(add, (histograms[name] for name in members))
+        for scale, members in plan.groups.items()
+    }
+    for scale, members in plan.groups.items():
+        _require_usable(together[scale], members[0], len(found.images))
+    ranges = choose_ranges(plan, classes, histograms, half=half)
     amaxes: dict[str, tuple[float, Method]] = {}
     for scale, members in plan.groups.items():
-        histogram = reduce(add, (histograms[name] for name in members))
-        _require_usable(histogram, members[0], len(found.images))
-        amax, used = choose_amax(histogram, method)
-        amaxes[scale] = float(np.float32(amax)), used
-    ranges = choose_ranges(plan, classes, histograms, half=half)
+        if members[0] not in ranges:
+            amax, used = choose_amax(together[scale], method)
+            amaxes[scale] = float(np.float32(amax)), used
     tensors = {}
     for activation in plan.activations:
         histogram = histograms[activation.tensor]

@@ -101,7 +101,8 @@ class Collector:
                     for job in jobs:
                         job.result()
                     queue.raise_first()
-                    self._leave(partial)
+                    if queue.any_left:  # of a finished run there is soon a file
+                        self._leave(partial)
             except KeyboardInterrupt:
                 queue.close()
                 wait(jobs)
@@ -173,6 +174,11 @@ class _Queue:
     def open_for(self, seconds: float) -> bool:
         """Hand out for this long; return whether anything is left."""
         self._deadline = time.monotonic() + seconds
+        return self.any_left
+
+    @property
+    def any_left(self) -> bool:
+        """Whether there are images that nobody took."""
         return bool(self._left)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -139,13 +140,13 @@ def _trace(
     axes = {0: free} | ({2: free, 3: free} if free_size else {})
     # Two images: PyTorch takes a dimension of 1 for a constant.
     example = torch.zeros(2, 3, *size)
-    with _silent(), _failing("trace"):
+    with _silent(), _uncollected(), _failing("trace"):
         return torch.export.export(network, (example,), dynamic_shapes=(axes,))
 
 
 def _translate(program: torch.export.ExportedProgram, options: ExportOptions) -> ir.Model:
     """Translate the recorded operations to ONNX, one by one, with nothing folded."""
-    with _silent(), _failing("translate"):
+    with _silent(), _uncollected(), _failing("translate"):
         translated = torch.onnx.export(
             program,
             (),
@@ -162,6 +163,18 @@ def _translate(program: torch.export.ExportedProgram, options: ExportOptions) ->
     opsets = [onnx.helper.make_opsetid("", options.opset)]
     model.ir_version = onnx.helper.find_min_ir_version_for(opsets)
     return model
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put off the collection of cycles: PyTorch makes millions of objects that stay a while."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

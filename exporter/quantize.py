@@ -22,10 +22,9 @@ from exporter.channel_classes import find_channel_classes
 from exporter.channel_steps import Steps, factors_of
 from exporter.equalize import require_consistent
 from exporter.graph_file import to_proto
+from exporter.held_names import EQUALIZED, SHIFTED
 from exporter.passes.base import Array
-from exporter.passes.scale_channels import SUFFIX as EQUALIZED
 from exporter.passes.scale_channels import scale_channels
-from exporter.passes.shift import SUFFIX as SHIFTED
 from exporter.passes.shift import shift_tensors
 from exporter.placement import named_graph
 from exporter.plan import QuantizationPlan

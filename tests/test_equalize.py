@@ -21,8 +21,9 @@ from exporter.channel_steps import STEPS, factors_of, steps_from_json, steps_to_
 from exporter.channels import ChannelCounts
 from exporter.equalize import choose_steps, require_consistent
 from exporter.graph_file import to_proto
+from exporter.held_names import EQUALIZED
 from exporter.optimize import optimize
-from exporter.passes.scale_channels import SUFFIX, scale_channels
+from exporter.passes.scale_channels import scale_channels
 from exporter.placement import named_graph, plan_quantization
 from exporter.quantize import quantize_graph
 from exporter.recipe import Recipe, TableMaker
@@ -61,14 +62,14 @@ def test_no_result_changes_and_every_tensor_is_divided(name):
     feeds = list(images(model, 2)) if name in NETS else [{"input": noise((2, 3, 32, 32))}]
     some = list(steps)[:: max(1, len(steps) // 12)]
     before = open_session(model, outputs=some)
-    divided = open_session(after, outputs=[n + SUFFIX for n in some])
+    divided = open_session(after, outputs=[n + EQUALIZED for n in some])
     for feed in feeds:
         want, got = before(feed), divided(feed)
         for output in model.graph.output:
             assert sqnr_db(want[output.name], got[output.name]) > 100
         for tensor in some:
             factor = factors_of(steps[tensor])
-            own = got[tensor + SUFFIX] * factor.reshape(1, -1, *[1] * (want[tensor].ndim - 2))
+            own = got[tensor + EQUALIZED] * factor.reshape(1, -1, *[1] * (want[tensor].ndim - 2))
             assert sqnr_db(want[tensor], own) > 90
 
 
@@ -196,7 +197,7 @@ def uneven(tmp_path_factory):
     steps = random_steps(model, seed=3)
     model = scaled(model, {name: 2 * own for name, own in steps.items()})
     text = {
-        node_output: node_output.removesuffix(SUFFIX)
+        node_output: node_output.removesuffix(EQUALIZED)
         for n in model.graph.node
         for node_output in n.output
     }

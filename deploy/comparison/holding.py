@@ -21,8 +21,7 @@ import numpy.typing as npt
 from core.errors import InputError
 from exporter.card import Card
 from exporter.channel_steps import factors_of
-from exporter.passes.scale_channels import SUFFIX as EQUALIZED
-from exporter.passes.shift import SUFFIX as SHIFTED
+from exporter.held_names import EQUALIZED, SHIFTED
 
 __all__ = ["AS_IT_IS", "Holding", "Holdings", "holdings_of"]
 

@@ -22,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.passes.base import constant, is_op, replace_constant
+from exporter.held_names import EQUALIZED
+from exporter.passes.base import Array, constant, is_op, replace_constant
 
-__all__ = ["SUFFIX", "scale_channels"]
-
-SUFFIX = ".equalized"
+__all__ = ["scale_channels"]
 
 Factors = npt.NDArray[np.float64]
 
@@ -57,23 +56,23 @@ def scale_channels(graph: ir.Graph, factors: Mapping[str, Factors]) -> None:
     for node in graph:
         for value in node.outputs:
             if value.name in factors:
-                value.name = f"{value.name}{SUFFIX}"
+                value.name = f"{value.name}{EQUALIZED}"
 
 
 def _scale_conv(node: ir.Node, taken: Factors | None, given: Factors | None) -> None:
     """W[o, i] → W[o, i] · taken[i] / given[o]; in a group, i counts from its first input."""
-    weight = _value(node, 1)
+    weight = _constant(node, 1)
     outputs, inner = weight.shape[:2]
     groups = node.attributes.get_int("group", 1) or 1
-    ratio = np.ones((outputs, inner))
+    ratio = np.ones((groups, outputs // groups, inner))
     if taken is not None:
-        # (groups, inner) → a row for each output
-        rows = _checked(taken, groups * inner).reshape(groups, inner)
-        ratio *= rows.repeat(outputs // groups, axis=0)
+        ratio *= _checked(taken, groups * inner).reshape(groups, 1, inner)
     if given is not None:
-        ratio /= _checked(given, outputs)[:, None]
-    weight *= ratio.reshape(outputs, inner, *[1] * (weight.ndim - 2))
-    _replace(node, 1, weight, "weight")
+        ratio /= _checked(given, outputs).reshape(groups, -1, 1)
+    ratio = ratio.reshape(outputs, inner, *[1] * (weight.ndim - 2))
+    scaled = np.empty_like(weight)  # computed in float64 in small pieces, and rounded once
+    np.multiply(weight, ratio, out=scaled, dtype=np.float64, casting="same_kind")
+    replace_constant(node, 1, scaled, f"{node.name}.weight")
     _divide_bias(node, given)
 
 
@@ -109,11 +108,15 @@ def _scale_norm(node: ir.Node, taken: Factors | None, given: Factors | None) -> 
     _replace(node, 1, scale, "scale")
 
 
-def _value(node: ir.Node, index: int) -> Factors:
+def _constant(node: ir.Node, index: int) -> Array:
     array = constant(node.inputs[index])
     if array is None:
         raise ValueError(f"input {index} of {node.name!r} is no constant")
-    return array.astype(np.float64)
+    return array
+
+
+def _value(node: ir.Node, index: int) -> Factors:
+    return _constant(node, index).astype(np.float64)
 
 
 def _replace(node: ir.Node, index: int, array: Factors, what: str) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from exporter.held_names import SHIFTED
 from exporter.passes.base import (
     Array,
     add_constant,
@@ -42,9 +43,7 @@ from exporter.passes.base import (
     taken_names,
 )
 
-__all__ = ["SUFFIX", "shift_tensors"]
-
-SUFFIX = ".shifted"
+__all__ = ["shift_tensors"]
 
 Weights = Callable[[ir.Value], Array]
 
@@ -82,7 +81,7 @@ def shift_tensors(
     for node in graph:
         for value in node.outputs:
             if value.name in constants:
-                value.name = f"{value.name}{SUFFIX}"
+                value.name = f"{value.name}{SHIFTED}"
 
 
 def _own_values(value: ir.Value) -> Array:
@@ -96,10 +95,11 @@ def _move_bias(node: ir.Node, taken: float, given: float, values: Weights) -> No
     weight = node.inputs[1]
     if weight is None:
         raise ValueError(f"{node.name!r} has no weight")
-    array = values(weight).astype(np.float64)
+    array = values(weight)
     # Output channels lie on axis 0, but in a Gemm whose weight is not transposed.
     columns = is_op(node, "Gemm") and not node.attributes.get_int("transB", 0)
-    sums = array.sum(axis=0) if columns else array.reshape(len(array), -1).sum(axis=1)
+    rows = array.T if columns else array.reshape(len(array), -1)
+    sums = rows.sum(axis=1, dtype=np.float64)
     old = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = np.zeros(len(sums)) if old is None else old.astype(np.float64)
     dtype = _own_values(weight).dtype
@@ -112,7 +112,7 @@ def _mend_border(graph: ir.Graph, node: ir.Node, taken: float, values: Weights) 
     weight, output = node.inputs[1], node.outputs[0]
     if weight is None:
         raise ValueError(f"{node.name!r} has no weight")
-    taps = values(weight).astype(np.float64).sum(axis=1)  # (M, kH, kW)
+    taps = values(weight).sum(axis=1, dtype=np.float64)  # (M, kH, kW)
     rows, columns = (_inside(node, axis, taps.shape[1 + axis]) for axis in (0, 1))
     inside = np.einsum("ph,mhw,qw->mpq", rows, taps, columns)
     lost = taken * (inside - taps.sum(axis=(1, 2))[:, None, None])
@@ -159,7 +159,7 @@ def _move_bounds(graph: ir.Graph, node: ir.Node, shift: float, names: set[str]) 
     dtype = np.float32 if source is None or source.dtype is None else source.dtype.numpy()
     inputs: list[ir.Value | None] = [source]
     for bound, side in zip(bounds, ("min", "max"), strict=False):
-        name = f"{node.outputs[0].name}{SUFFIX}.{side}"
+        name = f"{node.outputs[0].name}{SHIFTED}.{side}"
         moved = None if bound is None else np.asarray(bound - shift, dtype)
         inputs.append(None if moved is None else add_constant(graph, name, moved, names))
     while inputs[-1] is None:

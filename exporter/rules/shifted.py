@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.passes.shift import SUFFIX
+from exporter.held_names import SHIFTED
 from exporter.rules.base import Fault, Rule, Severity, rule
 from exporter.rules.node import Node, named
 from exporter.rules.view import View
@@ -26,7 +26,7 @@ def shifted_border(view: View) -> Iterator[Fault]:
     """
     for node in view.layers:
         source = view.real(node.input(0))
-        if node.is_op("Conv") and source.endswith(SUFFIX) and _pads(node) and not _map(view, node):
+        if node.is_op("Conv") and source.endswith(SHIFTED) and _pads(node) and not _map(view, node):
             yield Fault(node, source, f"{named(node)} pads it with zeros")
 
 
