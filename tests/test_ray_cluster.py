@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from ray_local import cluster, workers_of
 from resnet_graph import resnet
 from test_statistics import TENSORS, toy
 
@@ -23,18 +23,9 @@ from exporter.onnx_file import save
 from exporter.statistics import read_statistics
 from exporter.work import CalibrationOptions, Cluster, ImageSet
 
+__all__ = ["cluster"]  # a fixture
+
 COUNT = 40
-_WORKERS = (b"ray::_count", b"ray::IDLE")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Ray on two CPUs."""
-    ray = pytest.importorskip("ray")
-    ray_cluster._load_ray()  # which keeps it quiet
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -110,25 +101,6 @@ def test_a_worker_that_dies_is_replaced(cluster, model, images):
     found = run(model, images, data=images, progress=kill)
     assert len(set(killed)) > 1
     assert found.to_bytes() == run(model, images).to_bytes()
-
-
-def workers_of(pid):
-    """Return the workers, at work or idle, of the cluster that this process started."""
-    parents, names = {}, {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-            names[int(status.parent.name)] = (status.parent / "cmdline").read_bytes()
-        except OSError:  # it has ended
-            continue
-        parents[int(status.parent.name)] = int(text.rpartition(")")[2].split()[1])
-
-    def ours(child):
-        while child and child != pid:
-            child = parents.get(child)
-        return child == pid
-
-    return [child for child, name in names.items() if name.startswith(_WORKERS) and ours(child)]
 
 
 @pytest.mark.ray

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.layer_options import LayerRequest, layer_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.spread_options import ray_option, shard_option
 from deploy.cli.warnings import warn_of
 from deploy.images import ImageRequest, open_images
 
@@ -31,23 +31,6 @@ __all__ = ["command"]
 _PRESET = "fashion-mnist"
 _DATA = f"{_PRESET}:train"
 _DEFAULT_SUITS = (_PRESET, "random:")  # random weights were trained on nothing
-
-
-def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int]:
-    """Read 1/4."""
-    if value is None:
-        return 1, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", value)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n, such as 1/4")
-    return int(found[1]), int(found[2])
-
-
-def _address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Refuse the model that was taken for an address."""
-    if value is not None and (value.endswith(".onnx") or Path(value).is_file()):
-        raise click.BadParameter(f"{value!r} is a file, no address; write --ray behind MODEL")
-    return value
 
 
 @click.command("calibrate")
@@ -66,29 +49,14 @@ def _address(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     "on what else is in a batch. It is the faster way too.",
     noise=True,
 )
-@click.option(
-    "--shard",
-    callback=_shard,
-    metavar="I/N",
-    help="Only the I-th of N parts of the images; strata merge adds the parts up.",
-)
+@shard_option("strata merge adds the parts up")
 @click.option(
     "--threads",
     type=click.IntRange(min=0),
     default=0,
     help="CPUs to use; with --ray, of each worker.  [default: all that there are; with --ray, 1]",
 )
-@click.option(
-    "--ray",
-    "address",
-    is_flag=False,
-    flag_value="",
-    callback=_address,
-    metavar="[ADDRESS]",
-    help="Spread the images over a Ray cluster; without ADDRESS, that of RAY_ADDRESS, one that "
-    "runs here, or one started here. Every node needs strata[export,ray] and reads MODEL and "
-    "DATA by the same paths.",
-)
+@ray_option("MODEL")
 @layer_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(

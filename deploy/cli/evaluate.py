@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from calib_data.open import absolute
 from core.errors import InputError, MissingBackendError
 from deploy.accuracy import Accuracy, NotRun, accuracy_to_json, write_accuracy
 from deploy.accuracy_text import accuracy_text, classes_text
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.spread_options import ray_option, shard_option
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
     from deploy.evaluation.predictions import Predictions
 
 __all__ = ["command"]
-
-
-def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int]:
-    """Read 1/4."""
-    if value is None:
-        return 1, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", value)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n, such as 1/4")
-    return int(found[1]), int(found[2])
 
 
 @click.command("evaluate")
@@ -46,12 +38,8 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write what was answered to each image, an .npz.",
 )
-@click.option(
-    "--shard",
-    callback=_shard,
-    metavar="I/N",
-    help="Only the I-th of N parts of the images; give --predictions to put them together.",
-)
+@shard_option("give --predictions to put them together")
+@ray_option("MODELs")
 @click.option("--per-class", is_flag=True, help="Also tell each class, and what it is taken for.")
 @click.option(
     "--fast",
@@ -60,7 +48,11 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 )
 @click.option("--allow-not-run", is_flag=True, help="An engine that cannot run here is no failure.")
 def command(
-    models: tuple[str, ...], request: ImageRequest, shard: tuple[int, int], **said: Any
+    models: tuple[str, ...],
+    request: ImageRequest,
+    shard: tuple[int, int],
+    address: str | None,
+    **said: Any,
 ) -> None:
     """Measure accuracy over a labelled set of images.
 
@@ -73,7 +65,8 @@ def command(
     from deploy.evaluation.measures import accuracy_of
     from deploy.evaluation.predictions_file import write_predictions
 
-    predictions, not_run = _predictions(models, request, shard, fast=said["fast"])
+    where = _Where(shard, address, said["fast"])
+    predictions, not_run = _predictions(models, request, where)
     accuracy = replace(accuracy_of(predictions), not_run=not_run)
     if said["predictions"] is not None:
         write_predictions(predictions, said["predictions"])
@@ -82,14 +75,21 @@ def command(
         _fail(not_run)
 
 
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Which part of the images is to run, on which cluster, by which kernels."""
+
+    shard: tuple[int, int]
+    address: str | None
+    fast: bool
+
+
 def _predictions(
-    models: tuple[str, ...], request: ImageRequest, shard: tuple[int, int], *, fast: bool
+    models: tuple[str, ...], request: ImageRequest, where: _Where
 ) -> tuple[Predictions, tuple[NotRun, ...]]:
     """Run the models, or put together what runs of theirs wrote; also say what did not run."""
     from deploy.evaluation.opening import open_models
     from deploy.evaluation.predict import open_part, predict
-    from deploy.evaluation.predictions import merge
-    from deploy.evaluation.predictions_file import read_predictions
 
     saved = [text for text in models if text.endswith(".npz")]
     if saved:
@@ -98,15 +98,35 @@ def _predictions(
                 f"{saved[0]}: predictions beside models",
                 hint="name models, or files of predictions",
             )
-        return merge([read_predictions(Path(text)) for text in saved], saved), ()
-    opened = open_models(models, fast=fast)
+        return _merged(saved, where), ()
+    opened = open_models(models, fast=where.fast)
     not_run = tuple(opened.not_run.values())
     found = list(opened.models.values())
     if not found:
         _fail(not_run)
-    images = open_part(found, request, shard)
+    images = open_part(found, request, where.shard)
     with progress_bar("evaluate") as bar:
-        return predict(found, images, progress=bar), not_run
+        if where.address is None:
+            return predict(found, images, progress=bar), not_run
+        from deploy.evaluation.on_cluster import predict_on_cluster
+        from exporter.work import Cluster
+
+        cluster = Cluster(absolute(request.data), where.address)
+        spread = predict_on_cluster(opened.models, images, cluster, fast=where.fast, progress=bar)
+        return spread, not_run
+
+
+def _merged(saved: list[str], where: _Where) -> Predictions:
+    """Put together what runs wrote."""
+    from deploy.evaluation.predictions import merge
+    from deploy.evaluation.predictions_file import read_predictions
+
+    if where.address is not None or where.shard != (1, 1):
+        raise InputError(
+            f"{saved[0]}: saved predictions run nowhere, in no shards",
+            hint="leave out --ray and --shard, or name models",
+        )
+    return merge([read_predictions(Path(text)) for text in saved], saved)
 
 
 def _write(accuracy: Accuracy, path: Path | None, *, per_class: bool) -> None:

@@ -10,7 +10,7 @@ from core.errors import MissingBackendError
 from deploy.accuracy import NotRun
 from deploy.runners import Model, open_model
 
-__all__ = ["Opened", "open_models"]
+__all__ = ["Opened", "is_engine", "open_models"]
 
 _ENGINES = (".engine", ".plan")
 
@@ -42,7 +42,12 @@ def open_models(texts: Sequence[str], *, fast: bool = False) -> Opened:
         try:
             models[text] = open_model(text, fast=fast, many=True)
         except MissingBackendError as err:
-            if not text.endswith(_ENGINES) or not Path(text).is_file():
+            if not is_engine(text) or not Path(text).is_file():
                 raise
             not_run[text] = NotRun(Path(text).name, err.problem)
     return Opened(models, not_run)
+
+
+def is_engine(text: str) -> bool:
+    """Tell whether a user's text names a TensorRT engine, which needs a GPU."""
+    return text.endswith(_ENGINES)

@@ -22,17 +22,22 @@ from calib_data.sources import Labels, require_labels
 from core.errors import GraphError, InputError
 from core.progress import Progress, silent
 from deploy.evaluation.at_once import in_order
-from deploy.evaluation.predictions import ImageTable, ModelAnswers, Predictions, set_digest
+from deploy.evaluation.predictions import (
+    MOST_LOGITS,
+    ImageTable,
+    ModelAnswers,
+    Predictions,
+    set_digest,
+)
 from deploy.images import DataRecord, ImageRequest, Images, open_images
 from deploy.runners import Model
 
-__all__ = ["MOST_LOGITS", "open_part", "predict", "sqnr_db", "table_of", "weights_of"]
+__all__ = ["open_part", "predict", "sqnr_db", "table_of", "weights_of"]
 
 Logits = npt.NDArray[np.float64]
 Answered = dict[str, npt.NDArray[Any]]  # what is kept of answers to a batch, by name
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # indices, network inputs
 
-MOST_LOGITS = 4_000_000  # values of one model that are kept: 16 MB
 _LEAST = 8  # images a thread takes: fewer are slower
 
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from core.errors import InputError
 from deploy.images import DataRecord
 
-__all__ = ["ImageTable", "ModelAnswers", "Predictions", "merge", "set_digest"]
+__all__ = ["MOST_LOGITS", "ImageTable", "ModelAnswers", "Predictions", "merge", "set_digest"]
+
+MOST_LOGITS = 4_000_000  # values of one model that are kept: 16 MB
 
 Array = npt.NDArray[Any]
 
@@ -163,6 +165,8 @@ def merge(parts: Sequence[Predictions], names: Sequence[str]) -> Predictions:
     models = tuple(
         _joined([part.models[at] for part in parts], order) for at in range(len(first.models))
     )
+    if first.classes * len(images) > MOST_LOGITS:  # each shard's may have been few enough
+        models = tuple(replace(model, logits=None) for model in models)
     data = replace(first.data, sha256=set_digest(digests), images=len(images))
     return Predictions(data, first.classes, images, models)
 
