@@ -197,7 +197,7 @@ def _table(form: dict[str, str], rows: Iterable[Row]) -> list[Row]:
 
 
 def _line(names: Iterable[str], cells: Iterable[str]) -> str:
-    return "".join(f"{name:<24}" for name in names) + "".join(f"{cell:>11}" for cell in cells)
+    return "".join(f"{name:<24}" for name in names) + "".join(f"{cell:>13}" for cell in cells)
 
 
 if __name__ == "__main__":
