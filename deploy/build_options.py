@@ -13,7 +13,15 @@ from typing import Literal
 
 from core.errors import InputError
 
-__all__ = ["HARDWARE", "BuildOptions", "Hardware", "brings_runtime", "is_refittable", "is_stripped"]
+__all__ = [
+    "HARDWARE",
+    "BuildOptions",
+    "Hardware",
+    "brings_runtime",
+    "is_refittable",
+    "is_stripped",
+    "shows_tensors",
+]
 
 Hardware = Literal["ampere_plus", "same_compute_capability"]
 HARDWARE: tuple[Hardware, ...] = ("ampere_plus", "same_compute_capability")
@@ -36,6 +44,7 @@ class BuildOptions:
         strip_weights: A plan without its weights, which come from the ONNX file when it is
             loaded.
         refit: A plan that takes the weights of another training of the same network.
+        debug_tensors: A plan that shows the tensors within it, to compare them.
     """
 
     optimization_level: int | None = None
@@ -45,6 +54,7 @@ class BuildOptions:
     hardware: Hardware | None = None
     strip_weights: bool = False
     refit: bool = False
+    debug_tensors: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that TensorRT has no meaning for."""
@@ -67,6 +77,7 @@ class BuildOptions:
             "hardware_compatibility": self.hardware,
             "weights": _STRIPPED if self.strip_weights else "in the plan",
             "refit": self.refit,
+            "debug_tensors": self.debug_tensors,
         }
 
 
@@ -86,3 +97,8 @@ def is_refittable(options: Recorded) -> bool:
 def brings_runtime(options: Recorded) -> bool:
     """Tell from a manifest's options whether the plan brings a runtime of its own."""
     return bool(options.get("version_compatible"))
+
+
+def shows_tensors(options: Recorded) -> bool:
+    """Tell from a manifest's options whether the plan shows the tensors within it."""
+    return bool(options.get("debug_tensors"))

@@ -92,6 +92,13 @@ class Cuda:
         pointers = (ctypes.c_void_p(to), ctypes.c_void_p(source))
         self._do(function, *pointers, ctypes.c_size_t(count), self._stream)
 
+    def read(self, host: npt.NDArray[Any], device: int, stream: int) -> None:
+        """Copy to a contiguous array what a stream has made, and wait for it."""
+        pointers = (ctypes.c_void_p(host.ctypes.data), ctypes.c_void_p(device))
+        of_it = ctypes.c_void_p(stream)
+        self._do("cuMemcpyDtoHAsync_v2", *pointers, ctypes.c_size_t(host.nbytes), of_it)
+        self._do("cuStreamSynchronize", of_it)
+
     def wait(self) -> None:
         """Wait until all that was started is done."""
         self._do("cuStreamSynchronize", self._stream)

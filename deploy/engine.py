@@ -22,6 +22,7 @@ from core.errors import MissingBackendError
 from core.progress import Progress, silent
 from deploy.build_progress import BuildProgress, deferred_interrupt
 from deploy.builder import Network, compile_plan, parse
+from deploy.debug_tensors import mark_debug_tensors
 from deploy.engine_file import write_engine
 from deploy.flavour import Flavour, load_flavour
 from deploy.host import find_gpus
@@ -97,6 +98,8 @@ def build(
         network = parse(flavour, data, onnx_path, log)
         del data  # TensorRT has its own copy of the weights by now
         refuse_int8_refit(target.options, network.layers, str(onnx_path))
+        if target.options.debug_tensors:
+            mark_debug_tensors(network.native, source.graph)
         plan = compile_plan(network, target, profiles, BuildProgress(progress, stop), cache)
     manifest = _bind(_describe(network, target, profiles, source), plan, output.name)
     if cache is not None:

@@ -96,6 +96,28 @@ class Flavour:
 
         return Monitor()
 
+    def debug_listener(self, take: Callable[..., bool]) -> Any:
+        """Return a native listener that hands each debug tensor to ``take``.
+
+        Args:
+            take: Called with the tensor's name, its address, (whether it is memory of this
+                side, the stream that made it) and (shape, numpy type).
+        """
+        module = self.module
+        native: type[Any] = module.IDebugListener
+
+        class Listener(native):  # type: ignore[misc]
+            def __init__(self) -> None:
+                native.__init__(self)  # super() leaves the C++ object unmade
+
+            def process_debug_tensor(
+                self, addr: Any, location: Any, kind: Any, shape: Any, name: str, stream: int
+            ) -> bool:
+                here = location == module.TensorLocation.HOST
+                return take(name, addr, (here, int(stream)), (shape, module.nptype(kind)))
+
+        return Listener()
+
     def config_loader(
         self,
         profiles: Sequence[Mapping[str, ShapeRange]],

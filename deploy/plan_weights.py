@@ -13,7 +13,7 @@ from deploy.manifest import Manifest
 from deploy.onnx_source import digests
 from deploy.trt_log import TensorrtLog, clean
 
-__all__ = ["OnnxWeights", "give_weights", "weights_beside"]
+__all__ = ["OnnxWeights", "give_weights", "onnx_beside", "weights_beside"]
 
 _HINT = "strata build builds it again, with its weights"
 
@@ -26,15 +26,15 @@ class OnnxWeights:
     path: Path
 
 
-def weights_beside(engine: Path, manifest: Manifest) -> OnnxWeights:
+def onnx_beside(engine: Path, manifest: Manifest) -> OnnxWeights | None:
     """Find the ONNX file that a plan was built from, in the plan's folder, by its digest.
 
     Args:
         engine: The plan.
         manifest: Its manifest.
 
-    Raises:
-        InputError: It is not there.
+    Returns:
+        The file; None where it is not there.
     """
     likely = engine.with_suffix(".onnx")
     others = sorted(path for path in engine.parent.glob("*.onnx") if path != likely)
@@ -46,6 +46,18 @@ def weights_beside(engine: Path, manifest: Manifest) -> OnnxWeights:
             continue
         if all(manifest.parents.get(role) == digest for role, digest in found.items()):
             return OnnxWeights(data, path)
+    return None
+
+
+def weights_beside(engine: Path, manifest: Manifest) -> OnnxWeights:
+    """Find the ONNX file of a plan that was built without weights; as :func:`onnx_beside`.
+
+    Raises:
+        InputError: It is not there.
+    """
+    found = onnx_beside(engine, manifest)
+    if found is not None:
+        return found
     raise InputError(
         f"{engine}: was built without its weights, and the ONNX file they come from (sha256 "
         f"{manifest.parents['onnx'][:12]}…) is not beside it",

@@ -149,6 +149,7 @@ def test_the_manifest_says_how_it_was_built(tmp_path):
         "hardware_compatibility": None,
         "weights": "in the plan",
         "refit": False,
+        "debug_tensors": False,
     }
     assert not any(tell(plain) for tell in (is_stripped, is_refittable, brings_runtime))
     all_of_them = BuildOptions(version_compatible=True, strip_weights=True, refit=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.build_options import brings_runtime, is_refittable, is_stripped
+from deploy.build_options import brings_runtime, is_refittable, is_stripped, shows_tensors
 from deploy.cli.build_choices import build_choices
 from deploy.target import BuildTarget, parse_batch, parse_size, parse_targets
 
@@ -146,6 +146,8 @@ def _special(manifest: Manifest) -> list[str]:
         found.append("without weights: keep its ONNX file beside it, or give them by strata refit")
     if is_refittable(options):
         found.append("takes the weights of another training: strata refit")
+    if shows_tensors(options):
+        found.append("shows the tensors within it: to compare, not to ship")
     if brings_runtime(options):
         found.append("brings the runtime that newer versions of TensorRT load it with")
     if options.get("hardware_compatibility") == "ampere_plus":

@@ -14,6 +14,10 @@ from deploy.build_options import HARDWARE, BuildOptions
 __all__ = ["build_choices"]
 
 _MB = 1 << 20
+_NAMED_ALIKE = (
+    *("timing_cache", "version_compatible", "hardware"),
+    *("strip_weights", "refit", "debug_tensors"),
+)
 _OPTIONS = (
     click.option("--level", type=int, help="TensorRT's builder optimization level, 0 to 5."),
     click.option(
@@ -45,6 +49,11 @@ _OPTIONS = (
         is_flag=True,
         help="A plan that strata refit gives other weights; not for INT8.",
     ),
+    click.option(
+        "--debug-tensors",
+        is_flag=True,
+        help="A plan to compare, not to ship: strata compare sees the tensors within it.",
+    ),
 )
 
 
@@ -53,7 +62,14 @@ def build_choices(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def collect(level: int | None, workspace: int | None, **given: Any) -> Any:
-        names = ("timing_cache", "version_compatible", "hardware", "strip_weights", "refit")
+        names = (
+            "timing_cache",
+            "version_compatible",
+            "hardware",
+            "strip_weights",
+            "refit",
+            "debug_tensors",
+        )
         options = BuildOptions(
             optimization_level=level,
             workspace_bytes=workspace * _MB if workspace else None,

@@ -57,7 +57,7 @@ class Chain:
         self.steps = tuple(
             StepSums(
                 *(c.quantizers, c.holdings, c.strided, c.amaxes, _joined(r, c), made),
-                feeds=own and not (r.opaque or c.opaque),
+                feeds=own and c.feedable and not (r.opaque or c.opaque),
             )
             for (r, c), made in zip(pairwise(sides), self.made, strict=False)
         )

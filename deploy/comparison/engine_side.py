@@ -1,8 +1,8 @@
 """A TensorRT engine on the GPU of this machine, as a model of a comparison.
 
-An engine as it is shipped shows its outputs only: its kernels keep no tensor between them, and one
-built with tensors marked would be another engine. So its answers are compared, in one row an
-output, and the layers by the network that it was built from (``trt-network:``).
+An engine as it is shipped shows its outputs only: its kernels keep no tensor between them. So its
+answers are compared, in one row an output, and the layers by the network that it was built from
+(``trt-network:``). One built with ``--debug-tensors`` is another engine, and shows its layers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from core.errors import InputError
+from deploy.build_options import shows_tensors
+from deploy.comparison.debug_side import debug_side
+from deploy.comparison.holding import AS_IT_IS
+from deploy.comparison.onnx_side import onnx_side
 from deploy.comparison.report import Subject
 from deploy.comparison.sides import Side
 from deploy.comparison.wiring import Step, wire
-from deploy.manifest import verify_plan
+from deploy.manifest import Manifest, verify_plan
+from deploy.plan_weights import onnx_beside
 from deploy.runners import Model
 from deploy.runners.engine import open_engine_file
+from deploy.runners.engine_session import EngineSession
+from deploy.runners.engine_tensors import InnerTensors
 from exporter.session import TensorInfo, Tensors
 
 __all__ = ["Whole", "engine_side"]
@@ -28,12 +36,30 @@ def engine_side(path: Path) -> Side:
     """Load an engine for comparison.
 
     Raises:
-        InputError: Plan or manifest is missing, damaged or another's.
+        InputError: Plan or manifest is missing, damaged or another's; or it was built with
+            debug tensors and its ONNX file is not beside it.
         BuildError: TensorRT does not load it here.
         MissingBackendError: No such TensorRT here, or no GPU: it was not run.
     """
     manifest = verify_plan(path)
+    onnx = onnx_beside(path, manifest) if shows_tensors(manifest.options) else None
+    if shows_tensors(manifest.options) and onnx is None:
+        raise InputError(
+            f"{path}: shows the tensors within it, but the ONNX file that names them (sha256 "
+            f"{manifest.parents['onnx'][:12]}…) is not beside it",
+            hint="copy that file there",
+        )
     model = open_engine_file(path)
+    side = _outputs_side(path, manifest, model)
+    if onnx is None or not isinstance(model.run, EngineSession):
+        return side
+    graph = onnx_side(onnx.path)
+    names = [graph.holdings.get(n, AS_IT_IS).name or n for n in graph.wiring.makers]
+    return debug_side(side, graph, InnerTensors(model.run, names))
+
+
+def _outputs_side(path: Path, manifest: Manifest, model: Model) -> Side:
+    """Return an engine of which only the outputs can be seen."""
     image = next(binding for binding in manifest.inputs if binding.name == model.image)
     shape = tuple(None if size < 0 else size for size in image.shape)
     outputs = tuple(binding.name for binding in manifest.outputs)

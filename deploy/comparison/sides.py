@@ -60,6 +60,7 @@ class Side:
         graph: For facts of its layers; None when it has none.
         shapes: Tensor → shape for inputs of given shapes, where it is known without a run.
         opaque: Only its outputs can be seen: it runs whole, and no layer of it can be fed.
+        feedable: A layer of it can be fed another model's tensors.
     """
 
     where: str
@@ -76,6 +77,7 @@ class Side:
     graph: Graph | None = None
     shapes: Callable[[Shapes], Shapes] = field(default=lambda _: {})
     opaque: bool = False
+    feedable: bool = True
 
     def feed(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Return what this network is fed for some images, float32 (n, 3, h, w).

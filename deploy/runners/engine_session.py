@@ -202,6 +202,21 @@ class EngineSession:
         return to_gpu, kernels, from_gpu
 
     @property
+    def flavour(self) -> Flavour:
+        """The TensorRT that runs it."""
+        return self._flavour
+
+    @property
+    def engine(self) -> Any:
+        """TensorRT's ``ICudaEngine``."""
+        return self._engine
+
+    @property
+    def context(self) -> Any:
+        """TensorRT's ``IExecutionContext``."""
+        return self._context
+
+    @property
     def cuda(self) -> Cuda:
         """The GPU that it runs on."""
         return self._cuda
