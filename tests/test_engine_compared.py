@@ -3,6 +3,7 @@
 import ctypes
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
