@@ -83,7 +83,9 @@ def test_a_model_against_itself_is_as_fast(folder):
     found = json.loads(done.stdout)
     assert [m["name"] for m in found["models"]] == ["large.onnx #1", "large.onnx #2"]
     ratio = found["batches"][0]["ratio"]
-    assert ratio["value"] == pytest.approx(1.0, abs=0.03)
+    # Whatever else runs on this machine: it may be too busy to tell, and not be wrong.
+    assert ratio["low"] < 1.03
+    assert ratio["high"] > 0.97
     assert ratio["second_is"] in {"equal", "undecided"}
 
 

@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "bundle": "Put what an edge machine or a server needs into one file.",
     "verify": "Check every byte of a bundle; name the file that differs.",
     "run": "Print what a bundle's network sees in images.",
+    "triton": "Write a bundle into a Triton model repository, or check one.",
     "bench": "Time a model, or two in turns: latency, throughput, which is faster.",
     "summary": "Sum up an output folder: accuracy, layers, files, times.",
     "doctor": "Say what works on this machine, and how to get the rest.",
