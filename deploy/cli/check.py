@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,21 @@ class _Outputs:
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--preprocess", help="A preset or numbers, in place of what the model says.")
 @click.option("--other-weights", is_flag=True, help="New weights are what is to be checked.")
-@click.option("--layers/--no-layers", default=True, show_default=True, help="Layer by layer, too.")
+@click.option(
+    "--layers",
+    "bounds",
+    type=_FILE,
+    multiple=True,
+    help="A layers.json of strata compare: what layers must hold, in place of the baseline's.",
+)
+@click.option(
+    "--measured-layers",
+    "measured",
+    type=_FILE,
+    multiple=True,
+    help="A layers.json of these MODELs: their layers are not measured again.",
+)
+@click.option("--no-layers", is_flag=True, help="Leave the layers out.")
 @click.option("--fast", is_flag=True, help="Fast kernels for INT8 and FP16, too.")
 @click.option(
     "--allow",
@@ -77,6 +91,8 @@ def command(path: Path, allow: tuple[str, ...], **said: Any) -> None:
     9: too few images to tell; 3: something was not run; 11 to 15: these are other images, labels,
     preprocessing or models than the baseline's, or it was edited.
     """
+    if said["no_layers"] and (said["bounds"] or said["measured"]):
+        raise InputError("both layers and --no-layers are given", hint="leave one of them out")
     outputs = _Outputs(said["json_path"], said["junit"], said["markdown"])
     allowed = {Outcome(value.replace("-", " ")) for value in allow}
     try:
@@ -119,7 +135,9 @@ def _check(path: Path, said: dict[str, Any]) -> Verdict:
         part=said["images"],
         seed=said["seed"],
         other_weights=said["other_weights"],
-        layers=said["layers"],
+        layers=not said["no_layers"],
+        bounds=said["bounds"],
+        measured=said["measured"],
     )
     opened = open_models([text for _, text in pairs], fast=said["fast"])
     with progress_bar("check") as bar:
@@ -130,7 +148,8 @@ def _saved(name: str, held: tuple[Baseline, Predictions], said: dict[str, Any]) 
     """Judge saved predictions."""
     from deploy.evaluation.predictions_file import read_predictions
     from deploy.gate.hold import Run, assign, hold
-    from deploy.gate.layers import layers_not_run
+    from deploy.gate.layer_files import plan_layers, require_same_models
+    from deploy.gate.layer_rows import add_layers
 
     predictions = read_predictions(said["predictions"])
     names = [model.name for model in predictions.models]
@@ -143,11 +162,13 @@ def _saved(name: str, held: tuple[Baseline, Predictions], said: dict[str, Any]) 
         part=said["images"] is not None,
         other_weights=said["other_weights"],
     )
-    verdict = hold(name, *held, run)
-    if not said["layers"]:
-        return verdict
-    why = "saved predictions hold no layers; --no-layers leaves them out"
-    return replace(verdict, rows=(*verdict.rows, *layers_not_run(held[0], run.entries, why)))
+    if said["no_layers"]:
+        return hold(name, *held, run)
+    plan = plan_layers(held[0], found, said["bounds"], said["measured"])
+    digests = {found[model.name]: model.sha256 for model in predictions.models}
+    require_same_models(plan, digests, held[0])
+    why = "saved predictions hold no layers: give --measured-layers, or --no-layers"
+    return add_layers(hold(name, *held, run), held[0], plan, {}, why)
 
 
 def _entry(text: str, entries: set[str]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from calib_data.batches import data_digest, sample
 from calib_data.open import open_data
@@ -12,11 +13,15 @@ from deploy.gate.baseline import Baseline, Layers
 from deploy.gate.verdict import Outcome, Row
 from deploy.images import ImageRequest
 
+if TYPE_CHECKING:
+    from deploy.comparison.report import Report
+
 __all__ = [
     "LAYER_IMAGES",
     "has_layers",
     "layer_request",
     "layers_not_run",
+    "layers_of",
     "measure_layers",
     "require_layer_images",
 ]
@@ -62,9 +67,18 @@ def measure_layers(
     """
     from deploy.comparison.run import compare_models
 
-    report = compare_models([reference, candidate], request, progress=progress)
-    own = ((row.tensor, row.cells[0].own) for row in report.rows)
-    kept = ((row.tensor, row.cells[0].codes) for row in report.rows)
+    return layers_of(compare_models([reference, candidate], request, progress=progress))
+
+
+def layers_of(report: Report, step: int = 0) -> Layers:
+    """Return the layers of a comparison's candidate.
+
+    Args:
+        report: A comparison.
+        step: Which of its steps, counted from 0.
+    """
+    own = ((row.tensor, row.cells[step].own) for row in report.rows)
+    kept = ((row.tensor, row.cells[step].codes) for row in report.rows)
     return Layers(
         images=report.data.images,
         sha256=report.data.sha256,
@@ -75,14 +89,8 @@ def measure_layers(
 
 def layers_not_run(baseline: Baseline, entries: Collection[str], why: str) -> list[Row]:
     """Return a row for each of some entries whose layers should have been measured."""
-    if baseline.rules.layers is None:
-        return []
-    head = ("layers", Outcome.NOT_RUN, "dB", baseline.rules.layers)
-    return [
-        Row(held.model, *head, note=why)
-        for held in baseline.models
-        if held.layers and held.model in entries
-    ]
+    head = ("layers", Outcome.NOT_RUN, "dB", baseline.rules.layers or 0.0)
+    return [Row(held.model, *head, note=why) for held in baseline.models if held.model in entries]
 
 
 def require_layer_images(baseline: Baseline, layers: Layers, request: ImageRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,17 +14,12 @@ from core.progress import Progress, silent
 from deploy.evaluation.opening import Opened
 from deploy.evaluation.predict import open_part, predict, table_of, weights_of
 from deploy.evaluation.predictions import Predictions
-from deploy.gate.baseline import Baseline, Layers, Selection, make_baseline
+from deploy.gate.baseline import Baseline, Selection, make_baseline
 from deploy.gate.drift import align, require_model, require_preprocess
 from deploy.gate.hold import Run, assign, hold
-from deploy.gate.judge import judge_layers, moved_scales
-from deploy.gate.layers import (
-    has_layers,
-    layer_request,
-    layers_not_run,
-    measure_layers,
-    require_layer_images,
-)
+from deploy.gate.layer_files import LayerPlan, plan_layers, require_same_models
+from deploy.gate.layer_rows import add_layers
+from deploy.gate.layers import has_layers, layer_request, measure_layers, require_layer_images
 from deploy.gate.rules import Rules
 from deploy.gate.verdict import Outcome, Row, Verdict
 from deploy.images import ImageRequest, Images
@@ -46,6 +42,8 @@ class CheckRequest:
         seed: Another seed picks another part.
         other_weights: Other weights are what is tested.
         layers: Also measure the layers, where the baseline has them.
+        bounds: Comparisons whose layers must hold, in place of the baseline's.
+        measured: Comparisons of these very models: their layers are not measured again.
     """
 
     name: str
@@ -55,6 +53,8 @@ class CheckRequest:
     seed: int = 0
     other_weights: bool = False
     layers: bool = True
+    bounds: tuple[Path, ...] = ()
+    measured: tuple[Path, ...] = ()
 
 
 def _noted(progress: Progress, name: str) -> Progress:
@@ -151,7 +151,7 @@ def check_models(
         return Verdict(request.name, baseline.rules, rows=tuple(rows))
     images = _part(open_part(list(models.values()), request.images), request)
     _require_same(task, models, images)
-    layered = _layered(task, texts)
+    plan = _planned(task, models)
     predictions = predict(list(models.values()), images, progress=progress)
     run = Run(
         predictions,
@@ -163,7 +163,7 @@ def check_models(
     )
     verdict = hold(request.name, baseline, answers, run)
     verdict = replace(verdict, notes=(*_versions_changed(baseline), *verdict.notes))
-    return _with_layers(verdict, task, texts, layered)
+    return _with_layers(verdict, task, texts, plan)
 
 
 def _entries(baseline: Baseline, opened: Opened, said: Mapping[str, str]) -> dict[str, str]:
@@ -199,38 +199,35 @@ def _require_same(task: _Task, models: Mapping[str, Model], images: Images) -> N
     align(task.answers.images, table_of(images), images.source.where, part=request.part is not None)
 
 
-def _layered(task: _Task, texts: Mapping[str, str]) -> dict[str, Layers]:
-    """Return the entries whose layers are to be measured, with the baseline's."""
-    baseline = task.baseline
-    if baseline.rules.layers is None or not task.request.layers:
-        return {}
-    found = {m.model: m.layers for m in baseline.models if m.layers and m.model in texts}
-    for layers in found.values():
-        require_layer_images(baseline, layers, task.request.images)
-    return found
+def _planned(task: _Task, models: Mapping[str, Model]) -> LayerPlan:
+    """Say which layers are to be held to what, before anything runs."""
+    request = task.request
+    if not request.layers:
+        return LayerPlan({}, {})
+    names = {model.name: entry for entry, model in models.items()}
+    plan = plan_layers(task.baseline, names, request.bounds, request.measured)
+    require_same_models(plan, {e: model.sha256 for e, model in models.items()}, task.baseline)
+    for entry, layers in plan.held.items():
+        if entry not in plan.measured:
+            require_layer_images(task.baseline, layers, request.images)
+    return plan
 
 
 def _with_layers(
-    verdict: Verdict, task: _Task, texts: Mapping[str, str], layered: Mapping[str, Layers]
+    verdict: Verdict, task: _Task, texts: Mapping[str, str], plan: LayerPlan
 ) -> Verdict:
     """Add what became of the layers."""
     first = task.baseline.models[0].model
     reference = texts.get(first, "")
-    tolerance = task.baseline.rules.layers or 0.0
-    rows, moves, notes = list(verdict.rows), list(verdict.layers), list(verdict.notes)
-    for entry, layers in layered.items():
-        if not has_layers(reference) or not has_layers(texts[entry]):
-            why = f"needs both as files or weights, no engine: name the reference, {first}, too"
-            rows += layers_not_run(task.baseline, (entry,), why)
+    now = {}
+    for entry, layers in plan.held.items():
+        if entry in plan.measured or not (has_layers(reference) and has_layers(texts[entry])):
             continue
         request = layer_request(task.request.images, layers.images)
         request = replace(request, images=layers.images, seed=task.baseline.selection.seed)
-        now = measure_layers(reference, texts[entry], request, _noted(task.progress, entry))
-        row, moved = judge_layers(entry, layers.own_db, now.own_db, tolerance)
-        rows.append(row)
-        moves += moved
-        notes += moved_scales(entry, layers.scales, now.scales)
-    return replace(verdict, rows=tuple(rows), layers=tuple(moves), notes=tuple(notes))
+        now[entry] = measure_layers(reference, texts[entry], request, _noted(task.progress, entry))
+    why = f"needs both as files or weights, no engine: name the reference, {first}, too"
+    return add_layers(verdict, task.baseline, plan, now, why)
 
 
 def _versions_changed(baseline: Baseline) -> list[str]:
