@@ -329,3 +329,27 @@ def test_files_are_for_everybody_to_read(bundle):
     """A bundle is copied to other machines: no mode of a temporary file stays on it."""
     assert stat.S_IMODE(bundle.stat().st_mode) & 0o044 == 0o044
     assert np.frombuffer(bundle.read_bytes()[:4], "<u4")[0] == 0x04034B50
+
+
+def test_the_reports_of_the_graph_are_in_it_and_no_others(tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    save(resnet(), folder / "optimized.onnx", Card(SPEC, LABELS, stage="optimized"))
+    card = Card(SPEC, LABELS, parents={"model": sha256_file(folder / "optimized.onnx")})
+    save(with_qdq(resnet()), folder / "int8.onnx", card)
+    images = np.random.default_rng(0).integers(0, 256, (8, 20, 24, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.arange(8))
+    models, data = (folder / "optimized.onnx", folder / "int8.onnx"), tmp_path / "images.npz"
+    reports = ("--json", folder / "layers.json", "--html", folder / "report.html")
+    done = strata("compare", *models, "--data", data, "--images", 8, *reports)
+    assert done.exit_code in {0, 7}, done.output
+    accuracy = ("--json", folder / "accuracy.json")
+    assert strata("evaluate", *models, "--data", data, *accuracy).exit_code == 0
+    assert strata("bundle", folder, "-o", tmp_path / "a.zip").exit_code == 0
+    with open_bundle(tmp_path / "a.zip") as opened:
+        assert {"layers.json", "accuracy.json", "report.html"} <= set(opened.files)
+        assert opened.read("report.html") == (folder / "report.html").read_bytes()
+    (folder / "report.html").write_text("<html>of another graph</html>")
+    assert strata("bundle", folder, "-o", tmp_path / "b.zip").exit_code == 0
+    with open_bundle(tmp_path / "b.zip") as opened:
+        assert "report.html" not in opened.files

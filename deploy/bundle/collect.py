@@ -24,6 +24,7 @@ from deploy.bundle.contents import (
     MODEL,
     PLANS,
     PREPROCESS,
+    REPORT,
 )
 from deploy.bundle.writer import Part
 from deploy.manifest import Manifest, manifest_path, verify_plan
@@ -35,7 +36,7 @@ from exporter.card import Card
 __all__ = ["Collected", "Request", "collect"]
 
 _GRAPHS = ("int8.onnx", "fp16.onnx", "optimized.onnx")  # the first that is there
-_REPORTS = (LAYERS, ACCURACY)
+_REPORTS = (LAYERS, ACCURACY, REPORT)
 
 
 @dataclass(frozen=True, slots=True)

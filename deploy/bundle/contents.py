@@ -8,6 +8,7 @@
 ``calibration.json``   the chosen amax of each tensor
 ``layers.json``        the comparison, layer by layer
 ``accuracy.json``      right answers on a labelled set
+``report.html``        the comparison as a page to look at
 ``licences/*``         of the data and weights
 =====================  ==========================================================
 
@@ -34,6 +35,7 @@ __all__ = [
     "MODEL",
     "PLANS",
     "PREPROCESS",
+    "REPORT",
     "BundledPlan",
     "Contents",
     "read_contents",
@@ -45,6 +47,7 @@ LABELS = "labels.json"
 CALIBRATION = "calibration.json"
 LAYERS = "layers.json"
 ACCURACY = "accuracy.json"
+REPORT = "report.html"
 PLANS = "plans/"
 LICENCES = "licences/"
 _PLAN_SUFFIX = ".engine"
