@@ -63,7 +63,7 @@ def test_bounds_of_a_file_hold_and_are_named(place):
     done = check(place, *both(place), "--layers", place / "layers.json")
     assert "5 held" in done.stdout
     said = " ".join(done.stdout.split())
-    assert f"int8.onnx: its layers are held to layers.json, of" in said
+    assert "int8.onnx: its layers are held to layers.json, of" in said
     assert "another file" not in said
 
 

@@ -85,5 +85,7 @@ def _row(suite: ElementTree.Element, row: Row, allowed: Collection[Outcome]) -> 
         tag = "skipped"
     values = [f"{n} {v}" for n, v in zip(_NAMES, row_values(row), strict=True) if v != "–"]
     says = sentence(row)
-    message = f"{row.outcome.value}: {says or ', '.join(values)}"
+    message = says or ", ".join(values)
+    if not message.startswith(row.outcome.value):
+        message = f"{row.outcome.value}: {message}"
     _say(case, tag, row.outcome.value, (message, "\n".join([*values, says])))

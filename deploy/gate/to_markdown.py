@@ -48,7 +48,8 @@ def _rows(verdict: Verdict) -> Iterator[str]:
     yield ""
     for row in verdict.rows:
         if row.outcome is not Outcome.HELD and (text := sentence(row)):
-            yield f"- {_code(row.model)}, {METRICS[row.metric]}: {_text(text)}"
+            what = "" if row.metric == "run" else f", {METRICS[row.metric]}"
+            yield f"- {_code(row.model)}{what}: {_text(text)}"
     sure = f"{100 * verdict.rules.confidence:g} %"
     yield ""
     yield f"<sub>{sure} sure; losses in the unit of what is allowed.</sub>"
@@ -68,7 +69,8 @@ def _images(verdict: Verdict) -> Iterator[str]:
     if not verdict.changed:
         return
     count = len(verdict.changed)
-    yield from ("", f"<details><summary>{count} images answered wrongly now</summary>", "")
+    images = "1 image is" if count == 1 else f"{count:,} images are"
+    yield from ("", f"<details><summary>{images} answered wrongly now</summary>", "")
     yield from _head(("image", "is", "answered", "model"), left=4)
     for changed in verdict.changed[:_LISTED]:
         cells = (changed.image, changed.label, changed.answer, changed.model)
