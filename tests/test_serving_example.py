@@ -19,7 +19,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from deploy.bundle.opening import Opening, open_classifier
 from deploy.cli import cli
 from deploy.runners import open_model
-from deploy.triton.cluster import QUEUE_METRIC
+from deploy.triton.kubernetes import QUEUE_METRIC
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "serving.md").read_text()

@@ -129,6 +129,27 @@ def test_every_profile_of_a_plan_is_served(tmp_path):
     assert list(config.dynamic_batching.preferred_batch_size) == [8, 32]
 
 
+def test_a_plan_for_other_gpus_too_is_the_default(tmp_path):
+    wide = {"options": {"hardware_compatibility": "ampere_plus"}}
+    path = bundle(tmp_path / "net.strata.zip", [("sm80", wide), ("sm89", {})])
+    config, _ = written(path)
+    assert config.default_model_filename == "model_sm80.plan"
+    assert dict(config.cc_model_filenames) == {"8.0": "model_sm80.plan", "8.9": "model_sm89.plan"}
+
+
+def test_a_plan_with_its_own_runtime_must_be_allowed(tmp_path):
+    path = bundle(
+        tmp_path / "net.strata.zip", [("sm86", {"options": {"version_compatible": True}})]
+    )
+    done = triton(path, "-o", tmp_path / "models")
+    assert "bring a runtime of their own" in done.stderr
+    flag = "--backend-config=tensorrt,version-compatible=true"
+    kserve = yaml.safe_load((tmp_path / "net.kserve.yaml").read_text())
+    assert kserve["spec"]["predictor"]["model"]["args"] == [flag]
+    deployment, *_ = yaml.safe_load_all((tmp_path / "net.kubernetes.yaml").read_text())
+    assert flag in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
 def test_a_fixed_batch_is_served_without_batching(tmp_path):
     fixed = {
         "inputs": (Binding("input", "float16", (4, 3, 16, 16)),),
@@ -157,6 +178,7 @@ OLD = {"version": "10.3.0.30"}
 ARM = {"platform": "linux-aarch64"}
 WIDE = {"profiles": ({"input": shapes(1, 8, 32)},)}
 LARGE = {"inputs": (Binding("input", "float32", (-1, 3, 32, 32)),)}
+STRIPPED = {"options": {"weights": "stripped"}}
 EIGHT = {"profiles": ({"input": shapes(8, 8, 16)},)}
 
 
@@ -171,6 +193,7 @@ EIGHT = {"profiles": ({"input": shapes(8, 8, 16)},)}
         ([("sm86", {}), ("sm89", WIDE)], [], 2, "other batch sizes", "same --batch"),
         ([("sm86", {}), ("sm89", LARGE)], [], 2, "other tensors", "one ONNX file"),
         ([("sm86", EIGHT)], [], 2, "takes 8 images or more", "--batch 1,8,32"),
+        ([("sm86", STRIPPED)], [], 2, "built without its weights", "without --strip-weights"),
         ([("sm86", {"targets": ()})], [], 2, "do not say for which GPUs", "build them again"),
         ([("sm86", {})], ["--max-batch", 17], 2, "takes 16 images at most", "16 or fewer"),
         ([("sm86", {})], ["--kind", "cpu"], 2, "TensorRT needs a GPU", "onnxruntime"),

@@ -174,6 +174,12 @@ def eight(folder):
     (plan.parent / f"{plan.name}.json").write_text(said.to_text())
 
 
+def stripped(folder):
+    plan = folder / "1" / "model_sm89.plan"
+    said = manifest("sm89", plan=plan.read_bytes(), options={"weights": "stripped"})
+    (plan.parent / f"{plan.name}.json").write_text(said.to_text())
+
+
 @pytest.mark.parametrize(
     ("model", "change", "where", "said"),
     [
@@ -183,6 +189,7 @@ def eight(folder):
         ("plan", write("1/model_sm86.plan", b"ftrt other"), "1/model_sm86.plan", "its bytes are"),
         ("plan", write("1/model_sm86.plan.json", b"{}"), "1/model_sm86.plan", "schema is missing"),
         ("plan", rtx, "1/model_sm86.plan", "Triton has no backend for that"),
+        ("plan", stripped, "1/model_sm89.plan", "built without its weights"),
         ("plan", another_version, "", "of TensorRT 10.3.0.30 and 10.9.0.34; a server has one"),
         ("plan", fixed, "config.pbtxt", "but the batch of 1/model_sm89.plan is fixed"),
         ("plan", eight, "config.pbtxt", "1/model_sm89.plan takes 8 images or more"),

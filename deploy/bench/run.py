@@ -83,14 +83,10 @@ def measure(
     load, cpu = os.getloadavg()[0], examine(Path()).cpu
     session = next((s.session for s in subjects if s.session is not None), None)
     watch = GpuWatch.of(session.cuda) if session is not None else None
-    found = []
-    for at, batch in enumerate(batches):
-
-        def told(done: int, total: int, note: str = "", at: int = at, batch: int = batch) -> None:
-            del note
-            progress(at * total + done, len(batches) * total, f"batch {batch}")
-
-        found.append(_at_batch(subjects, _noise(batch, size), effort, (watch, told)))
+    found = [
+        _at_batch(subjects, _noise(batch, size), effort, (watch, _part(progress, batches, at)))
+        for at, batch in enumerate(batches)
+    ]
     return Bench(
         models=tuple(map(_timed, subjects)),
         size=size,
@@ -100,6 +96,16 @@ def measure(
         load=load,
         gpu=watch.range() if watch is not None else None,
     )
+
+
+def _part(progress: Progress, batches: Sequence[int], at: int) -> Progress:
+    """Return the progress of one batch size as a part of the whole."""
+
+    def told(done: int, total: int, note: str = "") -> None:
+        del note
+        progress(at * total + done, len(batches) * total, f"batch {batches[at]}")
+
+    return told
 
 
 def _common_size(subjects: Sequence[Subject]) -> tuple[int, int]:

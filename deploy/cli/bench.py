@@ -61,8 +61,8 @@ def command(models: tuple[str, ...], **said: Any) -> None:
     """Time a model, or two in turns: latency, throughput, which is faster.
 
     MODEL is FILE.onnx, FILE.engine on a GPU, torch:WEIGHTS, trt-network:FILE.onnx, or a bundle.
-    Two models take turns in rounds, so that a machine that slows down slows both, and the
-    verdict is the median of the rounds' ratios with its interval.
+    Two models take turns in rounds, so that a machine that slows down slows both; the verdict
+    is the median of the rounds' ratios, with its interval, and takes up to 3 % for no difference.
     """
     from core.artifacts import write_json, write_text
     from deploy.bench.plot import bench_svg
@@ -89,11 +89,11 @@ def command(models: tuple[str, ...], **said: Any) -> None:
         with progress_bar("bench") as bar:
             effort = Effort(said["seconds"], said["warm_up"])
             found = measure(subjects, batches, effort, progress=bar)
+    # First what took the time; a file that cannot be written is an error of its own.
+    on_stdout = said["json_path"] == Path("-")
+    as_json = bench_json(found)
+    click.echo(json.dumps(as_json, indent=2) if on_stdout else bench_text(found))
+    if said["json_path"] is not None and not on_stdout:
+        write_json(said["json_path"], as_json)
     if said["svg"] is not None:
         write_text(said["svg"], bench_svg(found))
-    if said["json_path"] == Path("-"):
-        click.echo(json.dumps(bench_json(found), indent=2, ensure_ascii=False))
-        return
-    if said["json_path"] is not None:
-        write_json(said["json_path"], bench_json(found))
-    click.echo(bench_text(found))

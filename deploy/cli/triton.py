@@ -67,9 +67,12 @@ def command(bundle: Path | None, output: Path | None, check: Path | None, **said
 
 
 def _write(bundle: Path, output: Path, said: dict[str, Any]) -> None:
+    from dataclasses import replace
+
     from core.artifacts import write_text
-    from deploy.triton.cluster import Cluster, kserve_text, kubernetes_text
+    from deploy.triton.cluster import Cluster, kserve_text
     from deploy.triton.config import Serving
+    from deploy.triton.kubernetes import kubernetes_text
     from deploy.triton.repository import write_model
 
     serving = Serving(
@@ -88,7 +91,12 @@ def _write(bundle: Path, output: Path, said: dict[str, Any]) -> None:
         delay_us=serving.delay_us,
     )
     written = write_model(bundle, output, serving, backend=said["backend"])
-    cluster = cluster.of(written.max_batch * serving.instances, written.choice.version)
+    cluster = replace(
+        cluster,
+        in_flight=max(1, written.max_batch * serving.instances),
+        version=written.choice.version,
+        brings_runtime=written.choice.brings_runtime,
+    )
     texts = {"kserve": kserve_text(cluster), "kubernetes": kubernetes_text(cluster)}
     beside = [output.resolve().parent / f"{serving.name}.{kind}.yaml" for kind in texts]
     for path, text in zip(beside, texts.values(), strict=True):
@@ -105,6 +113,8 @@ def _notes(written: Written, server: str) -> list[str]:
             f"the server needs TensorRT {written.choice.version}: NVIDIA's Frameworks Support "
             f"Matrix says which tag has it (--server is {server})"
         )
+    if written.choice.brings_runtime:
+        notes.append("the plans bring a runtime of their own: start Triton as the YAML files do")
     return notes
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.errors import BuildError, InputError
+from deploy.build_options import brings_runtime, is_stripped
 from deploy.bundle.contents import MODEL, BundledPlan, Contents
 from deploy.bundle.reader import Bundle
 from deploy.onnx_reader import read_graph
@@ -31,6 +32,7 @@ WAY_OUT = (
     "it on the server; or build a plan with --flavour tensorrt on such a GPU and bundle it"
 )
 _SERVERS = "linux-x86_64"
+_HARDWARE = "hardware_compatibility"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Choice:
         version: Of TensorRT; empty for ONNX.
         quantized: Whether the graph holds Q/DQ.
         half: Whether it holds float16.
+        default: Name of the file for GPUs without a plan of their own; empty for none.
+        brings_runtime: Whether the plans bring their own runtime, which the server must allow.
         usual: The widest batches of the bundle's plans, for a graph; None where none says.
         notes: What a person should know.
     """
@@ -69,6 +73,8 @@ class Choice:
     version: str = ""
     quantized: bool = False
     half: bool = False
+    default: str = ""
+    brings_runtime: bool = False
     usual: Batches | None = None
     notes: tuple[str, ...] = ()
 
@@ -129,9 +135,19 @@ def _plans(bundle: Bundle, plans: Sequence[BundledPlan]) -> Choice:
                 f"({', '.join(values)}); a server has one",
                 hint="bundle the plans of one of them: strata bundle DIR --plan FILE",
             )
+    for plan in served:
+        if is_stripped(plan.manifest.options):
+            raise InputError(
+                f"{bundle.path}: {plan.file} was built without its weights, and Triton gives none",
+                hint="build it without --strip-weights",
+            )
+    files = _by_capability(bundle, served)
+    movable = {p.file for p in served if p.manifest.options.get(_HARDWARE) == "ampere_plus"}
     return Choice(
         backend="tensorrt",
-        files=_by_capability(bundle, served),
+        files=files,
+        default=next((file.name for file in files if file.source in movable), ""),
+        brings_runtime=any(brings_runtime(plan.manifest.options) for plan in served),
         interface=_one_interface(bundle, served),
         version=served[0].manifest.version,
         notes=tuple(

@@ -142,7 +142,9 @@ def _add_files(config: Message, choice: Choice) -> None:
     if choice.backend == "onnxruntime":
         config.add("default_model_filename", choice.files[0].name)
         return
-    # No default file: a GPU without a plan is refused by name, and gets no other GPU's plan.
+    # Without a default file, a GPU without a plan is refused by name, and gets no other's plan.
+    if choice.default:
+        config.add("default_model_filename", choice.default)
     for file in choice.files:
         config.add("cc_model_filenames", _message(key=file.capability, value=file.name))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.artifacts import sha256_file
 from core.errors import InputError
+from deploy.build_options import is_stripped
 from deploy.manifest import Manifest, manifest_path, read_manifest
 from deploy.onnx_reader import read_graph
 from deploy.plan_header import read_header
@@ -160,6 +161,11 @@ class ModelFolder:
             raise InputError(
                 "its bytes are not those that its manifest describes",
                 hint="copy both again whole, or make the repository again",
+            )
+        if is_stripped(manifest.options):
+            raise InputError(
+                "was built without its weights, and Triton gives none",
+                hint="build it without --strip-weights",
             )
         return ModelFile(path, where, interface_of_manifest(manifest), manifest)
 
