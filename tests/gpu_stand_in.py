@@ -190,7 +190,8 @@ class Context:
             )
 
     def set_optimization_profile_async(self, index, stream):
-        self.profile = index
+        # A profile knows nothing of the shapes and addresses of another.
+        self.profile, self.batch, self.addresses = index, None, {}
         return True
 
     def set_input_shape(self, name, shape):

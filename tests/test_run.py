@@ -33,6 +33,7 @@ from deploy.cli import cli
 from deploy.described_host import DescribedHost, described_host
 from deploy.engine import build
 from deploy.frames import as_frames, named_frames
+from deploy.manifest import ShapeRange
 from deploy.runners import open_model
 from deploy.runners.engine import open_engine
 from deploy.runners.engine_files import EngineFiles
@@ -239,6 +240,42 @@ def test_buffers_are_taken_once(folder, gpu):
         assert first.shape == (count, 10)
         assert gpu.library.taken == taken
     session.close()
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("profiles", "used"),
+    [
+        # images → profile and batch of each part
+        (((1, 1, 1), (4, 8, 8)), {1: [(0, 1)], 2: [(1, 4)], 8: [(1, 8)], 9: [(1, 8), (0, 1)]}),
+        (((4, 8, 8), (1, 2, 3)), {1: [(1, 1)], 3: [(1, 3)], 4: [(0, 4)], 11: [(0, 8), (1, 3)]}),
+        (((1, 8, 32),), {1: [(0, 1)], 33: [(0, 32), (0, 1)]}),
+    ],
+)
+def test_a_batch_goes_by_the_profile_that_fits_it(folder, gpu, monkeypatch, profiles, used):
+    def shapes(batch):
+        return ShapeRange(*((n, 3, 16, 16) for n in batch))
+
+    manifest = _manifest(folder)
+    manifest = replace(manifest, profiles=tuple({"input": shapes(p)} for p in profiles))
+    model, session = open_engine(gpu.flavour, b"plan", manifest, cuda=_cuda(gpu))
+    assert session.shapes == ShapeRange(
+        *((n, 3, 16, 16) for n in (1, 8, max(p[2] for p in profiles)))
+    )
+    seen = []
+    context = session.context
+    run = context.execute_async_v3
+    monkeypatch.setattr(
+        context,
+        "execute_async_v3",
+        lambda stream: seen.append((context.profile, context.batch[0])) or run(stream),
+    )
+    images = np.random.default_rng(0).standard_normal((33, 3, 16, 16)).astype(np.float32)
+    alone = np.concatenate([model.logits(images[at : at + 1]) for at in range(33)])
+    for count, expected in used.items():
+        seen.clear()
+        np.testing.assert_allclose(model.logits(images[:count]), alone[:count], rtol=1e-4)
+        assert seen == expected
     session.close()
 
 

@@ -1,8 +1,8 @@
 """A TensorRT engine on the GPU of this machine; both flavours go this way.
 
-Memory is taken once, for the largest batch of the engine's profile: page-locked on this side,
-and on the GPU. A larger batch goes through in parts, a smaller one than the profile's smallest
-is filled up with zeros; every image is answered alone, so neither shows.
+Memory is taken once, for the largest batch of the engine's profiles: page-locked on this side,
+and on the GPU. A batch goes by the profile that fits it best. A larger one than all go through in
+parts, a smaller one is filled up with zeros; every image is answered alone, so neither shows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import numpy.typing as npt
 from core.errors import BuildError, InputError
 from deploy.cuda import Cuda
 from deploy.flavour import Flavour
-from deploy.manifest import Binding, Manifest, ShapeRange
+from deploy.manifest import Binding, Manifest
 from deploy.plan_loading import load_whole_plan, not_loaded
 from deploy.plan_weights import OnnxWeights
 from deploy.runners import Tensors
 from deploy.runners.engine_files import EngineFiles
+from deploy.runners.engine_profiles import profiles_of
 from deploy.runners.kernel_cache import KernelCache
 from deploy.trt_log import TensorrtLog
 
@@ -49,6 +50,15 @@ class EngineSession:
         cuda: The GPU.
         files: What it needs besides its plan.
 
+    Attributes:
+        input: Its only input.
+        outputs: What it answers.
+        shapes: From the smallest batch that it takes to the largest.
+        flavour: The TensorRT that runs it.
+        engine: TensorRT's ``ICudaEngine``.
+        context: TensorRT's ``IExecutionContext``.
+        cuda: The GPU that it runs on.
+
     Raises:
         BuildError: TensorRT does not load it here.
         InputError: It is no network of one image, or has no weights and none were given.
@@ -70,9 +80,10 @@ class EngineSession:
                 "image",
                 hint="export the network with its image as the only input",
             )
-        self._flavour, self._cuda, self._lock = flavour, cuda, threading.Lock()
+        self.flavour, self.cuda, self._lock = flavour, cuda, threading.Lock()
         self.input, self.outputs = manifest.inputs[0], manifest.outputs
-        self.profile, self.shapes = _largest(manifest)
+        self._profiles = profiles_of(manifest)
+        self._profile, self.shapes = self._profiles.largest, self._profiles.whole
         self._log = TensorrtLog()
         self._marks: list[Any] | None = None  # only while somebody asks what takes the time
         self._kernels = KernelCache(files.kernels)
@@ -84,30 +95,30 @@ class EngineSession:
         }
 
     def _load(self, plan: bytes, manifest: Manifest, weights: OnnxWeights | None) -> None:
-        with self._flavour.logging(self._log):
+        with self.flavour.logging(self._log):
             # The runtime owns the engine's memory, the engine the context's: all are kept.
-            self._runtime, self._engine = load_whole_plan(
-                self._flavour, plan, manifest, self._log, weights
+            self._runtime, self.engine = load_whole_plan(
+                self.flavour, plan, manifest, self._log, weights
             )
-            self._context = self._kernels.context(self._engine)
-            ready = self._context and self._context.set_optimization_profile_async(
-                self.profile, self._cuda.stream
+            self.context = self._kernels.context(self.engine)
+            ready = self.context and self.context.set_optimization_profile_async(
+                self._profile, self.cuda.stream
             )
         if not ready:
-            raise not_loaded(self._flavour, manifest, self._log)
-        self._cuda.wait()
+            raise not_loaded(self.flavour, manifest, self._log)
+        self.cuda.wait()
 
     def _buffer(self, binding: Binding) -> _Buffer:
         """Take memory for the largest batch, and tell TensorRT where it is."""
-        shape = tuple(self._context.get_tensor_shape(binding.name))
+        shape = tuple(self.context.get_tensor_shape(binding.name))
         if min(shape, default=1) < 0:
             raise InputError(
                 f"the shape of output {binding.name!r} depends on the data: {shape}",
                 hint="name a classifier: it answers with one row an image",
             )
-        host = self._cuda.host_array(shape, np.dtype(binding.dtype))
-        device = self._cuda.device_bytes(host.nbytes)
-        self._context.set_tensor_address(binding.name, device)
+        host = self.cuda.host_array(shape, np.dtype(binding.dtype))
+        device = self.cuda.device_bytes(host.nbytes)
+        self.context.set_tensor_address(binding.name, device)
         return _Buffer(host, device)
 
     def __call__(self, feeds: Tensors) -> Tensors:
@@ -125,8 +136,8 @@ class EngineSession:
         """
         images = feeds[self.input.name]
         self._check(images)
-        with self._lock, self._flavour.logging(self._log):
-            self._cuda.enter()
+        with self._lock, self.flavour.logging(self._log):
+            self.cuda.enter()
             parts = [self._answer(part) for part in self._parts(images)]
             self._kernels.keep_first()
         return {
@@ -153,17 +164,19 @@ class EngineSession:
             yield images[start : start + largest]
 
     def _answer(self, images: npt.NDArray[Any]) -> Tensors:
-        """Run one batch of at most the profile's largest."""
-        count = max(len(images), self.shapes.min[0])
+        """Run one batch of at most the largest profile's largest."""
+        profile = self._profiles.fitting(len(images))
+        self._use(profile)
+        count = max(len(images), self._profiles.shapes[profile].min[0])
         self._set_shape((count, *images.shape[1:]))
         place = self._buffers[self.input.name]
         host = _reshaped(place.host, self._shape)
         host[: len(images)] = images  # converts to the engine's own type
         host[len(images) :] = 0
         self._mark()
-        self._cuda.copy_in(place.device, host)
+        self.cuda.copy_in(place.device, host)
         self._mark()
-        if not self._context.execute_async_v3(self._cuda.stream):
+        if not self.context.execute_async_v3(self.cuda.stream):
             raise BuildError(
                 f"TensorRT refused to run the engine: {'; '.join(self._log.errors)}",
                 hint="strata preflight says whether it fits; strata doctor what is here",
@@ -172,85 +185,69 @@ class EngineSession:
         answers = {}
         for binding in self.outputs:
             buffer = self._buffers[binding.name]
-            shape = tuple(self._context.get_tensor_shape(binding.name))
+            shape = tuple(self.context.get_tensor_shape(binding.name))
             answers[binding.name] = _reshaped(buffer.host, shape)
-            self._cuda.copy_out(answers[binding.name], buffer.device)
+            self.cuda.copy_out(answers[binding.name], buffer.device)
         self._mark()
-        self._cuda.wait()
+        self.cuda.wait()
         return {name: array[: len(images)].copy() for name, array in answers.items()}
 
     def _mark(self) -> None:
         if self._marks is not None:
-            self._marks.append(self._cuda.mark())
+            self._marks.append(self.cuda.mark())
 
     def phases(self, feeds: Tensors) -> tuple[float, float, float]:
-        """Run one batch, of at most the profile's largest; say what its time went into.
+        """Run one batch, of at most the largest profile's largest; say what its time went into.
 
         Returns:
             Milliseconds on the GPU's own clock: copy to the GPU, kernels, copy from it.
         """
         images = feeds[self.input.name]
         self._check(images)
-        with self._lock, self._flavour.logging(self._log):
-            self._cuda.enter()
+        with self._lock, self.flavour.logging(self._log):
+            self.cuda.enter()
             self._marks = []
             try:
                 self._answer(images)
-                to_gpu, kernels, from_gpu = self._cuda.between(self._marks)
+                to_gpu, kernels, from_gpu = self.cuda.between(self._marks)
             finally:
                 self._marks = None
         return to_gpu, kernels, from_gpu
 
-    @property
-    def flavour(self) -> Flavour:
-        """The TensorRT that runs it."""
-        return self._flavour
-
-    @property
-    def engine(self) -> Any:
-        """TensorRT's ``ICudaEngine``."""
-        return self._engine
-
-    @property
-    def context(self) -> Any:
-        """TensorRT's ``IExecutionContext``."""
-        return self._context
-
-    @property
-    def cuda(self) -> Cuda:
-        """The GPU that it runs on."""
-        return self._cuda
+    def _use(self, profile: int) -> None:
+        """Go over to a profile; it knows nothing of shapes and addresses that were set before."""
+        if profile == self._profile:
+            return
+        if not self.context.set_optimization_profile_async(profile, self.cuda.stream):
+            raise BuildError(
+                f"TensorRT refused the engine's profile {profile}: {'; '.join(self._log.errors)}",
+                hint="build it again with one --batch; strata preflight says whether it fits",
+            )
+        self.cuda.wait()
+        self._profile, self._shape = profile, ()
+        for name, buffer in self._buffers.items():
+            self.context.set_tensor_address(name, buffer.device)
 
     def _set_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self._shape:
-            self._context.set_input_shape(self.input.name, shape)
+            self.context.set_input_shape(self.input.name, shape)
             self._shape = shape
 
     def keep_kernels(self) -> None:
         """Keep what was compiled so far for the next start."""
         with self._lock:
-            self._cuda.enter()
+            self.cuda.enter()
             self._kernels.keep()
 
     def close(self) -> None:
         """Give back the engine and its memory."""
         with self._lock:
             self._buffers.clear()
-            self._context = self._engine = self._runtime = None
-            self._cuda.close()
+            self.context = self.engine = self._runtime = None
+            self.cuda.close()
 
 
 def _reshaped(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return the beginning of a buffer as a smaller array, contiguous as TensorRT has it."""
     count = int(np.prod(shape))
     return array.reshape(-1)[:count].reshape(shape)
-
-
-def _largest(manifest: Manifest) -> tuple[int, ShapeRange]:
-    """Return the profile that takes the largest batch, and its shapes."""
-    name = manifest.inputs[0].name
-    shapes = [profile[name] for profile in manifest.profiles if name in profile]
-    if not shapes:
-        fixed = manifest.inputs[0].shape
-        return 0, ShapeRange(fixed, fixed, fixed)
-    return max(enumerate(shapes), key=lambda item: item[1].max[0])
