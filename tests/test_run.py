@@ -33,7 +33,7 @@ from deploy.cli import cli
 from deploy.described_host import DescribedHost, described_host
 from deploy.engine import build
 from deploy.frames import as_frames, named_frames
-from deploy.manifest import ShapeRange
+from deploy.manifest import ShapeRange, manifest_path
 from deploy.runners import open_model
 from deploy.runners.engine import open_engine
 from deploy.runners.engine_files import EngineFiles
@@ -317,6 +317,40 @@ def test_tensorrt_has_no_such_cache(folder, gpu, tmp_path):
     session.keep_kernels()
     session.close()
     assert not path.exists()
+
+
+def test_a_plan_without_weights_takes_those_of_the_bundles_graph(folder, photos, gpu, tmp_path):
+    for name in ("int8.onnx", "int8.engine"):
+        shutil.copy(folder / name, tmp_path / name)
+    manifest = _manifest(folder)
+    stripped = replace(manifest, options={**manifest.options, "weights": "stripped"})
+    manifest_path(tmp_path / "int8.engine").write_text(stripped.to_text())
+    done = CliRunner().invoke(cli, ["bundle", str(tmp_path), "-o", str(tmp_path / "n.zip")])
+    assert done.exit_code == 0, done.output
+    blank = onnx.load(folder / "int8.onnx")
+    for tensor in blank.graph.initializer:
+        if tensor.name == "fc.bias":
+            tensor.raw_data = np.full(10, 9, np.float32).tobytes()
+    gpu.flavour.module.engine.graph = blank.SerializeToString()
+    files = sorted(photos.rglob("*.png"))[:4]
+    with open_classifier(tmp_path / "n.zip", Opening(on="cpu")) as cpu:
+        expected = cpu.classify(files)
+    with open_classifier(tmp_path / "n.zip", Opening(), host=RTX) as model:
+        assert model.classify(files) == expected
+    assert gpu.flavour.module.engine.graph == (folder / "int8.onnx").read_bytes()
+
+
+def test_a_plan_with_debug_tensors_is_not_shipped(folder, tmp_path):
+    for name in ("int8.onnx", "int8.engine"):
+        shutil.copy(folder / name, tmp_path / name)
+    manifest = _manifest(folder)
+    shown = replace(manifest, options={**manifest.options, "debug_tensors": True})
+    manifest_path(tmp_path / "int8.engine").write_text(shown.to_text())
+    words = ["bundle", str(tmp_path), "-o", str(tmp_path / "n.zip")]
+    done = CliRunner().invoke(cli, words)
+    assert "int8.engine was built with --debug-tensors, and is left out" in done.stderr
+    done = CliRunner().invoke(cli, [*words, "--plan", str(tmp_path / "int8.engine")])
+    assert (done.exit_code, "to compare and not to ship" in done.stderr) == (2, True)
 
 
 def test_images_of_another_size_are_refused(folder, gpu):

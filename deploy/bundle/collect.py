@@ -15,6 +15,7 @@ from calib_data.fashion_mnist import FOLDER
 from calib_data.preprocess import PreprocessSpec
 from core.artifacts import sha256_bytes
 from core.errors import InputError
+from deploy.build_options import shows_tensors
 from deploy.bundle.contents import (
     ACCURACY,
     CALIBRATION,
@@ -64,13 +65,13 @@ class Collected:
         parts: Name in the bundle → its bytes, or where they lie.
         model: The graph.
         plans: Name in the bundle → manifest.
-        left_out: Plans of the folder that were built from another graph.
+        left_out: Plans of the folder that are not in it → how they were built.
     """
 
     parts: dict[str, Part]
     model: Path
     plans: dict[str, Manifest]
-    left_out: tuple[Path, ...]
+    left_out: dict[Path, str]
 
 
 def collect(folder: Path, request: Request) -> Collected:
@@ -94,7 +95,7 @@ def collect(folder: Path, request: Request) -> Collected:
         )
     card = replace(card, preprocess=request.preprocess or card.preprocess)
     digest = sha256_bytes(data)
-    plans, left_out = _plans(folder, request.plans, digest)
+    plans, left_out = _plans(folder, request.plans, model.name, digest)
     parts: dict[str, Part] = {MODEL: data, **_facts(card), **_licences(card, request.licences)}
     calibration = card.parents.get("calibration")
     table = folder / CALIBRATION
@@ -154,28 +155,36 @@ def _names(report: Path, digest: str) -> bool:
 
 
 def _plans(
-    folder: Path, named: Sequence[Path], digest: str
-) -> tuple[dict[str, tuple[Path, Manifest]], tuple[Path, ...]]:
-    """Return the plans of a graph by their name in the bundle; and the folder's others."""
+    folder: Path, named: Sequence[Path], name: str, digest: str
+) -> tuple[dict[str, tuple[Path, Manifest]], dict[Path, str]]:
+    """Return the plans of a graph by their name in the bundle; and why the others are none."""
     plans: dict[str, tuple[Path, Manifest]] = {}
-    left_out: list[Path] = []
+    left_out: dict[Path, str] = {}
     for plan in (*sorted(folder.glob("*.engine")), *named):
         manifest = verify_plan(plan)
-        if manifest.parents["onnx"] == digest:
+        foreign = manifest.parents["onnx"] != digest
+        if not foreign and not shows_tensors(manifest.options):
             plans.setdefault(manifest.plan_sha256, (plan, manifest))
-        elif plan in named:
+        elif plan not in named:
+            left_out[plan] = (
+                f"from another graph than {name}" if foreign else "with --debug-tensors"
+            )
+        elif foreign:
             raise InputError(
                 f"{plan}: was built from another ONNX file than the one that is bundled",
                 hint="build it again from that file, or name its own with --model",
             )
         else:
-            left_out.append(plan)
+            raise InputError(
+                f"{plan}: was built with --debug-tensors, to compare and not to ship",
+                hint="build it without",
+            )
     stems = [_stem(manifest) for _, manifest in plans.values()]
     found = {}
     for stem, (sha256, pair) in zip(stems, plans.items(), strict=True):
         unique = stem if stems.count(stem) == 1 else f"{stem}-{sha256[:8]}"
         found[f"{PLANS}{unique}.engine"] = pair
-    return found, tuple(left_out)
+    return found, left_out
 
 
 def _stem(manifest: Manifest) -> str:

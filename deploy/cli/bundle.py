@@ -72,10 +72,7 @@ def command(
 def _notes(collected: Collected) -> list[str]:
     from deploy.bundle.contents import PREPROCESS
 
-    notes = [
-        f"{plan} was built from another graph than {collected.model.name}, and is left out"
-        for plan in collected.left_out
-    ]
+    notes = [f"{plan} was built {how}, and is left out" for plan, how in collected.left_out.items()]
     if not collected.plans:
         notes.append("no plan is in it: each device builds its own from the graph")
     if PREPROCESS not in collected.parts:
