@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from exporter.activity import Activity
     from exporter.calibration_table import CalibrationTable
+    from exporter.channels import ChannelCounts
     from exporter.plan import QuantizationPlan
 
 __all__ = ["AUTO", "Chosen", "TableRequest", "choose_table"]
 
 AUTO = "auto"
-_HELD_OUT = 32  # images that auto tries its candidates on
+_HELD_OUT = 64  # images that auto tries its candidates on
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class TableRequest:
             leaves it to ``auto``, and is ``off`` for a named method.
         equalize: How far to make channels alike, 0 to 1; None leaves it to ``auto``, and is 0
             for a named method.
+        biases: Whether biases take up the mean of what rounding adds; None leaves it to
+            ``auto``, and is no for a named method.
         data: Where ``auto`` finds images to try on; None for no trial.
         table: A calibration table to take as it is, in place of all that.
         half: The graph's scales are float16.
@@ -44,6 +47,7 @@ class TableRequest:
     method: str = AUTO
     full_range: str | None = None
     equalize: float | None = None
+    biases: bool | None = None
     data: str | None = None
     table: Path | None = None
     half: bool = False
@@ -51,9 +55,16 @@ class TableRequest:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The table, and what ``auto`` measured: candidate → median output SQNR in dB."""
+    """What to make the graph by.
+
+    Attributes:
+        table: The calibration table.
+        channels: What to correct biases by; None for the biases as they are.
+        tried: What ``auto`` measured: recipe in words → median output SQNR in dB.
+    """
 
     table: CalibrationTable
+    channels: Mapping[str, ChannelCounts] | None = None
     tried: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -79,10 +90,9 @@ def choose_table(
             no such method or data.
     """
     from exporter.activity import Activity
-    from exporter.calibration_table import CalibrationTable
 
     if request.table is not None:
-        chosen = Chosen(CalibrationTable.read(request.table))
+        chosen = _from_table(request)
     else:
         activity = Activity.read(request.statistics)
         _require_made_from(request.statistics, activity.statistics.model, model)
@@ -96,6 +106,39 @@ def choose_table(
             hint="add them to the table, or leave the layers that read them in float: --exclude",
         )
     return chosen
+
+
+def _from_table(request: TableRequest) -> Chosen:
+    """Return a given table, and where biases are to be corrected the statistics it was made of."""
+    from exporter.activity import Activity
+    from exporter.calibration_table import CalibrationTable
+
+    path = request.table or Path()
+    table = CalibrationTable.read(path)
+    if not request.biases:
+        return Chosen(table)
+    activity = Activity.read(request.statistics)
+    if activity.sha256 != table.statistics:
+        raise InputError(
+            f"{path}: made from other statistics than {request.statistics}",
+            hint="name those with --statistics, or leave the biases: --no-correct-biases",
+        )
+    return Chosen(table, _channels(activity))
+
+
+def _channels(activity: Activity) -> Mapping[str, ChannelCounts]:
+    """Return what to correct biases by.
+
+    Raises:
+        InputError: The file says nothing of channels.
+    """
+    if not activity.statistics.channels:
+        raise InputError(
+            f"{activity.where}: these statistics do not tell channels apart",
+            hint="collect them again with strata calibrate, or leave the biases: "
+            "--no-correct-biases",
+        )
+    return activity.statistics.channels
 
 
 def _require_made_from(path: Path, recorded: str, model: Path) -> None:
@@ -123,12 +166,14 @@ def _from_statistics(
     if request.equalize is not None:
         strengths = (request.equalize,)
     reaches = ("on", "off") if request.full_range is None else (request.full_range,)
-    if request.method != AUTO:
-        recipe = Recipe(request.method, request.full_range or "off", request.equalize or 0.0)
-        return Chosen(maker.table(recipe))
-    if request.data is None:  # what mostly wins
-        strength = strengths[len(strengths) // 2]
-        return Chosen(maker.table(Recipe("mse", reaches[0], strength)))
+    if request.method != AUTO or request.data is None:
+        if request.method != AUTO:
+            reach, strength = request.full_range or "off", request.equalize or 0.0
+            recipe = Recipe(request.method, reach, strength, bool(request.biases))
+        else:  # what mostly wins
+            strength = strengths[len(strengths) // 2]
+            recipe = Recipe("mse", reaches[0], strength, bool(request.biases))
+        return Chosen(maker.table(recipe), _channels(activity) if recipe.biases else None)
     from deploy.held_out import held_out_batches
 
     seen = [image.digest for image in activity.statistics.images]
@@ -136,7 +181,8 @@ def _from_statistics(
     images = held_out_batches(request.data, spec, seen, count=_HELD_OUT)
     name = graph.graph.input[0].name
     feeds = [{name: batch} for batch in images]
-    best = choose_best(
-        graph, plan, maker.table, feeds, Scope(strengths, METHODS, reaches), progress
-    )
-    return Chosen(best.table, best.sqnr_db)
+    biases = (False, True) if request.biases is None else (request.biases,)
+    scope = Scope(strengths, METHODS, reaches, biases)
+    channels = _channels(activity) if request.biases else activity.statistics.channels
+    best = choose_best(graph, plan, maker.table, feeds, scope, channels=channels, progress=progress)
+    return Chosen(best.table, channels if best.recipe.biases else None, best.sqnr_db)

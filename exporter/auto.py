@@ -3,7 +3,8 @@
 No way of choosing is best for every network: ``max`` wastes codes on outliers, ``percentile``
 and ``mse`` clip what a later layer may need; channels made alike serve activations and cost
 weights. So recipes are tried, one decision after the other, each from the best so far:
-equalization, then method, then whether full-range constants help. The winner is the one that
+equalization, then method, then whether full-range constants and corrected biases help. The
+winner is the one that
 changes the network least, by the median over images of the SQNR of its outputs.
 """
 
@@ -18,6 +19,7 @@ import onnx
 
 from core.progress import Progress, silent
 from exporter.calibration_table import CalibrationTable
+from exporter.channels import ChannelCounts
 from exporter.plan import QuantizationPlan
 from exporter.quantize import quantize_graph
 from exporter.recipe import Recipe
@@ -39,16 +41,19 @@ class Scope:
         strengths: Of equalization.
         methods: Of choosing amax.
         reaches: Of full-range constants, of :data:`exporter.recipe.REACHES`.
+        biases: Whether to correct biases.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
     methods: tuple[str, ...] = METHODS
     reaches: tuple[str, ...] = ("on", "off")
+    biases: tuple[bool, ...] = (False, True)
 
     @property
     def most(self) -> int:
         """How many recipes are tried, at most."""
-        return len(self.strengths) + len(self.methods) + len(self.reaches) - 2
+        choices = (self.strengths, self.methods, self.reaches, self.biases)
+        return sum(map(len, choices)) - len(choices) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,12 @@ class Choice:
     """What won, and against what.
 
     Attributes:
-        table: The winner's, its ``method`` saying so.
+        recipe: The winner.
+        table: Its table, whose ``method`` says so.
         sqnr_db: Recipe in words → median SQNR of the outputs over the held-out images, in dB.
     """
 
+    recipe: Recipe
     table: CalibrationTable
     sqnr_db: Mapping[str, float]
 
@@ -73,18 +80,24 @@ class _Trials:
     make_table: MakeTable
     feeds: Sequence[Tensors]
     reference: list[npt.NDArray[np.float32]]
+    channels: Mapping[str, ChannelCounts]
     tables: dict[Recipe, CalibrationTable] = field(default_factory=dict)
     found: dict[Recipe, float] = field(default_factory=dict)
 
     def attempt(self, recipe: Recipe) -> None:
         """Try a recipe, unless one gave the same table."""
         table = self.make_table(recipe)
-        alike = [r for r, other in self.tables.items() if _same(table, other)]
+        alike = [
+            known
+            for known, other in self.tables.items()
+            if known.biases == recipe.biases and _same(table, other)
+        ]
         self.tables[recipe] = table
         if alike:
             self.found[recipe] = self.found[alike[0]]
             return
-        int8 = quantize_graph(self.model, self.plan, table).model
+        channels = self.channels if recipe.biases else None
+        int8 = quantize_graph(self.model, self.plan, table, channels=channels).model
         self.found[recipe] = output_sqnr_db(self.reference, _outputs(int8, self.feeds))
 
     def best(self) -> Recipe:
@@ -98,6 +111,8 @@ def choose_best(
     make_table: MakeTable,
     feeds: Sequence[Tensors],
     scope: Scope | None = None,
+    *,
+    channels: Mapping[str, ChannelCounts] | None = None,
     progress: Progress = silent,
 ) -> Choice:
     """Try recipes on held-out images and return the best.
@@ -108,14 +123,17 @@ def choose_best(
         make_table: Gives the table of a recipe.
         feeds: Held-out images, preprocessed, batch by batch.
         scope: What may be tried.
+        channels: What the channels of the tensors held; None, and no bias is corrected.
         progress: Told of each trial.
 
     Raises:
         GraphError: The plan does not fit the graph.
     """
     scope = scope or Scope()
-    trials = _Trials(model, plan, make_table, feeds, _outputs(model, feeds))
-    start = Recipe(scope.methods[0], scope.reaches[0], scope.strengths[0])
+    if not channels:
+        scope = replace(scope, biases=(False,))
+    trials = _Trials(model, plan, make_table, feeds, _outputs(model, feeds), channels or {})
+    start = Recipe(scope.methods[0], scope.reaches[0], scope.strengths[0], scope.biases[0])
 
     def attempt_all(recipes: Iterable[Recipe]) -> None:
         for recipe in recipes:
@@ -127,9 +145,10 @@ def choose_best(
     attempt_all([replace(start, strength=strength) for strength in scope.strengths])
     attempt_all([replace(trials.best(), method=method) for method in scope.methods])
     attempt_all([replace(trials.best(), reach=reach) for reach in scope.reaches])
+    attempt_all([replace(trials.best(), biases=biases) for biases in scope.biases])
     best = trials.best()
     table = replace(trials.tables[best], method=f"auto: {best}")
-    return Choice(table, {str(recipe): db for recipe, db in trials.found.items()})
+    return Choice(best, table, {str(recipe): db for recipe, db in trials.found.items()})
 
 
 def _same(one: CalibrationTable, other: CalibrationTable) -> bool:

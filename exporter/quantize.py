@@ -3,13 +3,14 @@
 Where the table moves tensors by constants (full-range INT8), the float graph is rewritten
 first; each bias then makes up for what its quantized weights, not the float ones, make of
 the constant, so that it cancels in what is really computed. Where it divides channels
-(equalization), that comes before: constants and amaxes are of what is left.
+(equalization), that comes before: constants and amaxes are of what is left. Last, biases can
+take up the mean of what rounding adds.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx
@@ -19,17 +20,20 @@ from core.errors import GraphError
 from core.int8 import dequantize
 from exporter.calibration_table import CalibrationTable
 from exporter.channel_classes import find_channel_classes
+from exporter.channel_means import ChannelMeans, channel_means
 from exporter.channel_steps import Steps, factors_of
+from exporter.channels import ChannelCounts
 from exporter.equalize import require_consistent
 from exporter.graph_file import to_proto
 from exporter.held_names import EQUALIZED, SHIFTED
 from exporter.passes.base import Array
+from exporter.passes.correct_bias import correct_biases
 from exporter.passes.scale_channels import scale_channels
 from exporter.passes.shift import shift_tensors
 from exporter.placement import named_graph
 from exporter.plan import QuantizationPlan
 from exporter.qdq import insert_qdq
-from exporter.scales import weight_codes
+from exporter.scales import graph_scale, weight_codes
 from exporter.shifts import find_shifts
 
 __all__ = ["Quantized", "movable_classes", "quantize_graph"]
@@ -44,11 +48,13 @@ class Quantized:
         shifts: Tensor T → constant c of each that the graph holds as ``T.shifted`` = T − c.
         equalized: Tensor T → k of each channel: held as ``T.equalized`` = T / 2^(k/8), and with
             a constant as ``T.equalized.shifted`` = T / 2^(k/8) − c.
+        corrected: Nodes whose biases make up for the mean of their rounding.
     """
 
     model: onnx.ModelProto
     shifts: Mapping[str, float] = field(default_factory=dict)
     equalized: Mapping[str, Steps] = field(default_factory=dict)
+    corrected: tuple[str, ...] = ()
 
 
 def movable_classes(
@@ -69,6 +75,7 @@ def quantize_graph(
     table: CalibrationTable,
     *,
     half: bool = False,
+    channels: Mapping[str, ChannelCounts] | None = None,
 ) -> Quantized:
     """Return the INT8 graph.
 
@@ -77,19 +84,26 @@ def quantize_graph(
         plan: Which tensors, read by which nodes.
         table: Their amaxes and constants.
         half: Take scales that float16 holds too.
+        channels: What the channels of its tensors held, to correct biases by; None for the
+            biases as they are.
 
     Raises:
         GraphError: Plan or table do not fit the graph.
     """
     chosen = {name: choice.shift for name, choice in table.tensors.items() if choice.shift}
     amaxes = {name: choice.amax for name, choice in table.tensors.items()}
-    if not chosen and not table.equalized:
+    if not chosen and not table.equalized and channels is None:
         return Quantized(insert_qdq(model, plan, amaxes, half=half))
     edited = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
     _equalize(edited.graph, table.equalized)
     divided = {name: f"{name}{EQUALIZED}" for name in table.equalized}
     moved = _move(edited.graph, {divided.get(n, n): c for n, c in chosen.items()}, plan, half=half)
     own = {name: original for original, name in divided.items()}
+    corrected: tuple[str, ...] = ()
+    if channels is not None:
+        constants = {own.get(name, name): constant for name, constant in moved.items()}
+        means = _means(plan, table, channels, constants, half=half)
+        corrected = correct_biases(edited.graph, means, _as_computed(plan, half=half))
     names = divided | {own.get(name, name): f"{name}{SHIFTED}" for name in moved}
     activations = tuple(
         replace(a, tensor=names.get(a.tensor, a.tensor), scale=names.get(a.scale, a.scale))
@@ -100,7 +114,30 @@ def quantize_graph(
         insert_qdq(to_proto(edited), replace(plan, activations=activations), renamed, half=half),
         {own.get(name, name): constant for name, constant in moved.items()},
         table.equalized,
+        corrected,
     )
+
+
+def _means(
+    plan: QuantizationPlan,
+    table: CalibrationTable,
+    channels: Mapping[str, ChannelCounts],
+    constants: Mapping[str, float],
+    *,
+    half: bool,
+) -> dict[str, ChannelMeans]:
+    """Return, of each node that reads codes, the means of what it reads."""
+    found: dict[str, ChannelMeans] = {}
+    for activation in plan.activations:
+        name = activation.tensor
+        counts, steps = channels.get(name), table.equalized.get(name)
+        if counts is None or not len(counts):
+            continue
+        scale = float(graph_scale(table.tensors[name].amax, name, half=half))
+        factors = None if steps is None else factors_of(steps)
+        means = channel_means(counts, factors, scale, constants.get(name, 0.0))
+        found |= dict.fromkeys(activation.readers, means)
+    return found
 
 
 def _equalize(graph: ir.Graph, steps: Mapping[str, Steps]) -> None:
@@ -130,6 +167,12 @@ def _move(
             f"the calibration table moves what cannot be moved: {err}",
             hint="remove that shift from the table, or make the table again",
         ) from err
+    shift_tensors(graph, shifts, weights=_as_computed(plan, half=half))
+    return shifts
+
+
+def _as_computed(plan: QuantizationPlan, *, half: bool) -> Callable[[ir.Value], Array]:
+    """Return what gives the values that a weight will be computed with."""
     axes = {weight.tensor: weight for weight in plan.weights}
 
     def as_computed(value: ir.Value) -> Array:
@@ -142,5 +185,4 @@ def _move(
         scale, codes = weight_codes(weight, array, half=half)
         return dequantize(codes, scale, weight.axis)
 
-    shift_tensors(graph, shifts, weights=as_computed)
-    return shifts
+    return as_computed

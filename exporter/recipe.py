@@ -31,11 +31,13 @@ class Recipe:
         method: One of :class:`~exporter.thresholds.Method`, as text.
         reach: One of ``REACHES``.
         strength: Of the equalization of channels, 0 (none) to 1.
+        biases: Whether biases take up the mean of what rounding adds.
     """
 
     method: str = "mse"
     reach: str = "off"
     strength: float = 0.0
+    biases: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no strength."""
@@ -48,7 +50,8 @@ class Recipe:
     def __str__(self) -> str:
         """Return it in words."""
         equalized = f", equalized {self.strength:g}" if self.strength else ""
-        return f"{self.method}{_IN_WORDS[self.reach]}{equalized}"
+        corrected = ", biases corrected" if self.biases else ""
+        return f"{self.method}{_IN_WORDS[self.reach]}{equalized}{corrected}"
 
 
 class TableMaker:

@@ -158,3 +158,24 @@ def test_held_out_images_are_not_those_calibrated_with(tmp_path):
     assert all(any(np.array_equal(x, y) for y in images[14:]) for x in found)
     with pytest.raises(InputError, match="only 4 images are left"):
         held_out_batches(str(tmp_path / "x.npz"), None, [source.digest(i) for i in range(20)])
+
+
+def test_corrected_biases_are_tried_and_told(statistics):
+    seen = Activity.read(statistics)
+    scope = Scope(strengths=(0.0,), methods=("max",), reaches=("off",), biases=(True,))
+    feeds = [{"input": HELD_OUT}]
+    channels = seen.statistics.channels
+    best = choose_best(MODEL, PLAN, maker(statistics).table, feeds, scope, channels=channels)
+    assert best.recipe.biases
+    assert best.table.method == "auto: max, biases corrected"
+    corrected = quantize_graph(MODEL, PLAN, best.table, channels=channels)
+    plain = quantize_graph(MODEL, PLAN, best.table)
+    assert len(corrected.corrected) == len(PLAN.weights)
+    reference = outputs(MODEL)[0]
+    drift = [
+        np.abs((outputs(made.model)[0] - reference).mean(axis=0)).mean()
+        for made in (plain, corrected)
+    ]
+    assert drift[1] < drift[0]
+    without = choose_best(MODEL, PLAN, maker(statistics).table, feeds, scope)
+    assert not without.recipe.biases

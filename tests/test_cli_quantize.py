@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from onnx import numpy_helper
 from resnet_graph import resnet
 
 from calib_data.preprocess import PRESETS
@@ -211,3 +212,29 @@ def test_noise_has_to_be_allowed_and_is_carried_on(folder, tmp_path):
     again = tmp_path / "again"  # from the table in place of the statistics
     strata("quantize", model, "--table", tmp_path / "calibration.json", "-o", again / "int8.onnx")
     assert card_of(load(again / "int8.onnx")).synthetic == "random:3"
+
+
+def test_biases_are_corrected_where_that_is_asked_for(folder, tmp_path):
+    model, statistics = folder / "optimized.onnx", folder / "statistics.npz"
+
+    def biases(*words):
+        out = tmp_path / "int8.onnx"
+        facts = json.loads(strata("quantize", model, "-o", out, "--json", *words))
+        net = load(out)
+        arrays = {i.name: numpy_helper.to_array(i) for i in net.graph.initializer}
+        return facts, [arrays[n.input[2]] for n in net.graph.node if n.op_type in ("Conv", "Gemm")]
+
+    by = ("--statistics", statistics)
+    plain, before = biases(*by, "--method", "mse")
+    corrected, after = biases(*by, "--method", "mse", "--correct-biases")
+    assert (plain["corrected"], corrected["corrected"]) == (0, 10)
+    assert corrected["method"] == "mse, biases corrected"
+    assert all(np.any(a != b) for a, b in zip(before, after, strict=True))
+    table = tmp_path / "calibration.json"
+    _, again = biases(*by, "--table", table, "--correct-biases")
+    assert all(np.array_equal(a, b) for a, b in zip(after, again, strict=True))
+    other = tmp_path / "other.npz"
+    strata("calibrate", model, "--images", 9, "-o", other)
+    text = strata("quantize", model, "--statistics", other, "--table", table,
+                  "--correct-biases", code=2)  # fmt: skip
+    assert "made from other statistics" in text

@@ -73,6 +73,13 @@ _WORST = 3  # tensors that the summary names
     "weights take it back.  [default: 0; with auto, what is best]",
 )
 @click.option(
+    "--correct-biases/--no-correct-biases",
+    "biases",
+    default=None,
+    help="Let biases take up the mean of what rounding adds, by the statistics.  [default: no; "
+    "with auto, what is best]",
+)
+@click.option(
     "--data",
     help="Images that auto tries on; it leaves out those calibrated with.  [default: none: "
     "auto goes by the statistics alone]",
@@ -154,7 +161,7 @@ def _int8(
     amaxes = {name: choice.amax for name, choice in chosen.tensors.items()}
     if half:
         require_float16_range(amaxes)
-    quantized = quantize_graph(graph, plan, chosen, half=half)
+    quantized = quantize_graph(graph, plan, chosen, half=half, channels=choice.channels)
     int8 = to_float16(quantized.model) if half else quantized.model
     written = target.with_name("calibration.json")
     if request.table is None or written.resolve() != request.table.resolve():
@@ -184,6 +191,7 @@ def _int8(
         "tried": dict(choice.tried),
         "shifted": len(quantized.shifts),
         "equalized": len(quantized.equalized),
+        "corrected": len(quantized.corrected),
         "layers": sum(len(weight.readers) for weight in plan.weights),
         "left": dict(plan.left),
         "tensors": {

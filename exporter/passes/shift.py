@@ -29,7 +29,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.held_names import SHIFTED
@@ -37,11 +36,11 @@ from exporter.passes.base import (
     Array,
     add_constant,
     constant,
-    dims,
     is_op,
     replace_constant,
     taken_names,
 )
+from exporter.passes.padding import inside
 
 __all__ = ["shift_tensors"]
 
@@ -113,9 +112,9 @@ def _mend_border(graph: ir.Graph, node: ir.Node, taken: float, values: Weights) 
     if weight is None:
         raise ValueError(f"{node.name!r} has no weight")
     taps = values(weight).sum(axis=1, dtype=np.float64)  # (M, kH, kW)
-    rows, columns = (_inside(node, axis, taps.shape[1 + axis]) for axis in (0, 1))
-    inside = np.einsum("ph,mhw,qw->mpq", rows, taps, columns)
-    lost = taken * (inside - taps.sum(axis=(1, 2))[:, None, None])
+    rows, columns = (inside(node, axis, taps.shape[1 + axis]) for axis in (0, 1))
+    within = np.einsum("ph,mhw,qw->mpq", rows, taps, columns)
+    lost = taken * (within - taps.sum(axis=(1, 2))[:, None, None])
     border = lost.astype(_own_values(weight).dtype)[None]
     name, kind, shape = output.name, output.type, output.shape
     constant_value = add_constant(graph, f"{name}.border", border)
@@ -125,22 +124,6 @@ def _mend_border(graph: ir.Graph, node: ir.Node, taken: float, values: Weights) 
     graph.insert_after(node, add)
     output.name = f"{name}.inner"
     add.outputs[0].name, add.outputs[0].type, add.outputs[0].shape = name, kind, shape
-
-
-def _inside(node: ir.Node, axis: int, taps: int) -> npt.NDArray[np.float64]:
-    """Return 1 where a tap reads a pixel and 0 where it reads padding: (positions, taps)."""
-    size, positions = dims(node.inputs[0]), dims(node.outputs[0])
-    if size is None or positions is None:
-        raise ValueError(f"{node.name!r} has no known size")
-    pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
-    stride = node.attributes.get_ints("strides", (1, 1))[axis]
-    dilation = node.attributes.get_ints("dilations", (1, 1))[axis]
-    at = (
-        np.arange(positions[2 + axis] or 0)[:, None] * stride
-        - pads[axis]
-        + np.arange(taps)[None] * dilation
-    )
-    return ((at >= 0) & (at < (size[2 + axis] or 0))).astype(np.float64)
 
 
 def _move_norm(node: ir.Node, taken: float, given: float) -> None:
