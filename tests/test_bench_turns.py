@@ -146,6 +146,15 @@ def test_the_interval_holds_the_median_as_often_as_it_says():
     assert 0.95 <= held / 2000 < 0.99
 
 
+def test_one_disturbed_round_moves_nothing():
+    first = [(10.0,)] * 14
+    second = [(12.0,)] * 12 + [(500.0,)] * 2
+    ratio = ratio_of(first, second)
+    assert ratio.value == pytest.approx(1.2)
+    assert ratio.low == pytest.approx(1.2)
+    assert ratio.rounds == 7
+
+
 times = st.lists(st.floats(0.1, 100.0), min_size=12, max_size=12)
 
 

@@ -89,6 +89,8 @@ def test_any_text_is_read_or_refused(text):
         ("a: { b: 1 >", "not a field or '}'"),
         ("a: '\\377'", "not UTF-8"),
         ("a: '\\U00110000'", "not UTF-8"),
+        ("a: " + "9" * 5000, "too long a number"),
+        ("a: ٣", "is not understood"),
         ("a{" * 100, "more than 64 messages in another"),
     ],
 )

@@ -221,6 +221,11 @@ def test_plans_for_other_machines_are_left_out(tmp_path):
     assert "the server needs TensorRT 10.9.0.34" in done.stderr
 
 
+def test_plans_for_jetson_alone_are_served_there(tmp_path):
+    config, _ = written(bundle(tmp_path / "net.strata.zip", [("sm87", ARM)]))
+    assert dict(config.cc_model_filenames) == {"8.7": "model_sm87.plan"}
+
+
 def test_a_network_of_any_size_needs_to_be_told_which(tmp_path):
     path = bundle(tmp_path / "net.strata.zip", [])
     from deploy.bundle.contents import MODEL

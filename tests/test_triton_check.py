@@ -91,6 +91,7 @@ TEXTS = [
     ("plan", "count: 1", "count: 0", "count is below 1"),
     ("plan", "kind: KIND_GPU", 'kind: KIND_GPU profile: "1"', "profile 1: 1/model_sm86.plan has 1"),
     ("plan", "kind: KIND_GPU", 'kind: KIND_GPU profile: "a"', "profile 'a'"),
+    ("plan", "kind: KIND_GPU", 'kind: KIND_GPU profile: "' + "9" * 5000 + '"', "profile '99"),
     ("plan", "batch_size: 8", "batch_size: 17", "batch_size 17 is not 1 to 16"),
     ("plan", "zero_data: true", "", "warm-up of 'input': no data"),
     ("plan", "zero_data: true", 'input_data_file: "x.bin"', "is not there"),
@@ -126,6 +127,14 @@ def test_a_wrong_configuration_is_refused(model, old, new, said, models):
 def test_free_sizes_are_no_difference(models):
     edit(models / "graph", "dims: [3, 16, 16]", "dims: [3, -1, -1]")
     assert problems(models / "graph") == []
+
+
+def test_a_warm_up_needs_a_size(models):
+    edit(models / "graph", "dims: [3, 16, 16]", "dims: [3, -1, -1]")
+    edit(models / "graph", "dims: [3, 16, 16]", "dims: [3, -1, -1]")  # that of the warm-up
+    ((where, what),) = problems(models / "graph")
+    assert where == "config.pbtxt"
+    assert "warm-up of 'input': dims [3, -1, -1]" in what
 
 
 def test_a_default_file_is_taken_by_its_usual_name(models):

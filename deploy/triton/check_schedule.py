@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deploy.triton.check_tensors import is_number
 from deploy.triton.model_folder import CONFIG, ModelFolder, Problem
 from deploy.triton.section import Section
 
@@ -59,7 +60,7 @@ def instance_problems(model: ModelFolder) -> Iterator[Problem]:
 
 def _profile_problems(model: ModelFolder, group: Section) -> Iterator[Problem]:
     for text in group.texts("profile"):
-        if model.backend != "tensorrt" or not text.isdecimal():
+        if model.backend != "tensorrt" or not is_number(text):
             yield _config(
                 model, f"{group.at}profile {text!r}", "write the number of a plan's profile"
             )

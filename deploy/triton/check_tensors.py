@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from deploy.manifest import Binding
@@ -9,17 +10,22 @@ from deploy.triton.interface import TYPES, Interface
 from deploy.triton.model_folder import CONFIG, ModelFile, ModelFolder, Problem
 from deploy.triton.section import Section
 
-__all__ = ["batch_problems", "profiles_used", "tensor_problems"]
+__all__ = ["batch_problems", "is_number", "profiles_used", "tensor_problems"]
 
 _EXTRA_TYPES = {"TYPE_STRING", "TYPE_INVALID"}
 _KINDS = (("input", "ModelInput"), ("output", "ModelOutput"))
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is the number of an optimization profile."""
+    return re.fullmatch(r"[0-9]{1,4}", text) is not None
 
 
 def profiles_used(model: ModelFolder) -> tuple[int, ...]:
     """Return the numbers of the optimization profiles that are served; (0,) unless it says."""
     groups = model.config.sections("instance_group", "ModelInstanceGroup")
     named = [text for group in groups for text in group.texts("profile")]
-    return tuple(dict.fromkeys(int(text) for text in named if text.isdecimal())) or (0,)
+    return tuple(dict.fromkeys(int(text) for text in named if is_number(text))) or (0,)
 
 
 def batch_problems(model: ModelFolder) -> Iterator[Problem]:

@@ -43,7 +43,8 @@ _TOKENS = re.compile(
     r"|(?P<text>\"(?:[^\"\\\n]|\\[^\n])*\"|'(?:[^'\\\n]|\\[^\n])*')"
     r"|(?P<number>-?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?))(?![\w.])"
     r"|(?P<word>-?[A-Za-z_][\w]*(?:[./][\w]+)*)"
-    r"|(?P<mark>[{}\[\]<>:,;])"
+    r"|(?P<mark>[{}\[\]<>:,;])",
+    re.ASCII,
 )
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _CHARACTER = re.compile(
@@ -51,6 +52,7 @@ _CHARACTER = re.compile(
 )
 _REPEATED = {"dims", "preferred_batch_size", "gpus"}  # written as a list, even of one number
 _DEEPEST = 64
+_LONGEST_NUMBER = 60
 _CLOSERS = {"{": "}", "<": ">"}
 
 
@@ -149,6 +151,8 @@ class _Reader:
                 parts.append(_unquoted(self._next()))
             return "".join(parts)
         if token.kind == "number":
+            if len(token.text) > _LONGEST_NUMBER:
+                raise self._wrong(token, "too long a number")
             return _number(token.text)
         if token.kind == "word":
             return Word(token.text)
