@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from calib_data.preprocess import PRESETS, PreprocessSpec
 from core.errors import InputError
 from exporter.models.config import ResNetConfig
+from exporter.models.families import name_of
 
 __all__ = ["Official", "official", "official_by_file"]
 
@@ -94,10 +95,10 @@ def official(config: ResNetConfig, weights: str) -> Official:
     Raises:
         InputError: No such file: another network, or not 1000 classes.
     """
-    files = _FILES.get(config.name)
+    files = _FILES.get(name_of(config))
     if files is None:
         raise InputError(
-            f"{weights}: there are no official weights for {config.name}",
+            f"{weights}: there are no official weights for {name_of(config)}",
             hint=f"they exist for {', '.join(_FILES)}",
         )
     if config.classes != 1000:

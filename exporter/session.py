@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import GraphError, InputError, MissingBackendError, StrataError
+from core.errors import GraphError, InputError, MissingBackendError
+from exporter.session_errors import session_failure
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Session", "Shared", "TensorInfo", "Tensors", "not_onnx", "open_session"]
+__all__ = ["Session", "Shared", "TensorInfo", "Tensors", "open_session"]
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -94,7 +94,7 @@ class Session:
         try:
             values = self._native.run(self.outputs, feeds)
         except self._errors as err:
-            raise _failure(err, self._where) from err
+            raise session_failure(err, self._where) from err
         return dict(zip(self.outputs, values, strict=True))
 
     def _check(self, feeds: Tensors) -> None:
@@ -173,7 +173,7 @@ def open_session(
         try:
             native = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except errors as err:
-            raise _failure(err, where) from err
+            raise session_failure(err, where) from err
     _return_memory()
     return Session(native, where, errors, weights)
 
@@ -213,31 +213,6 @@ def _return_memory() -> None:
     """
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _failure(err: Exception, where: str) -> StrataError:
-    """Turn an exception of ONNX Runtime into one of ours, with the node it names."""
-    text = " ".join(str(err).split())
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    kind = type(err).__name__
-    if kind == "NoSuchFile":
-        return InputError(f"{where}: no such file", hint="check the path")
-    if kind in {"InvalidProtobuf", "NoModel"} or "No graph was found" in text:
-        return not_onnx(where)
-    node = re.search(r"Name:\s?'([^']+)'|[Nn]ode\s?\(([^)]+)\)|[Nn]ode:\s?(\S+)", text)
-    name = next((group for group in node.groups() if group), None) if node else None
-    at = f"node {name!r}: " if name else ""
-    return GraphError(
-        f"{where}: {at}ONNX Runtime refused it: {text}",
-        hint="check this part of the graph; `strata inspect` shows it",
-    )
-
-
-def not_onnx(where: str) -> InputError:
-    """Say that a file is not ONNX."""
-    return InputError(
-        f"{where}: not an ONNX model, or not all of it", hint="export or copy the file again"
-    )
 
 
 def _dtype(text: str) -> np.dtype[Any]:

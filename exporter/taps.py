@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from core.errors import InputError, OutputError
-from exporter.session import not_onnx
+from exporter.session_errors import not_onnx
 
 __all__ = ["readable"]
 

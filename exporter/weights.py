@@ -12,6 +12,7 @@ from exporter.download import cache_folder, fetch
 from exporter.imagenet import official
 from exporter.models.checkpoint import Checkpoint, save_checkpoint, state_digest
 from exporter.models.config import ModelOptions, ResNetConfig
+from exporter.models.families import name_of
 from exporter.models.init import randomize
 from exporter.models.pickled import read_pickle
 from exporter.models.resnet import build
@@ -65,7 +66,7 @@ def load_weights(
 
 def fashion_mnist_file(config: ResNetConfig) -> Path:
     """Return where ``make weights`` keeps a network trained on the embedded data."""
-    return Path("build") / "weights" / f"fashion-mnist-{config.name}.safetensors"
+    return Path("build") / "weights" / f"fashion-mnist-{name_of(config)}.safetensors"
 
 
 def _trained(options: ModelOptions) -> Path:
@@ -74,7 +75,7 @@ def _trained(options: ModelOptions) -> Path:
     said = replace(options, depth=config.depth, classes=None).said()
     if not path.is_file():
         raise InputError(
-            f"fashion-mnist: {path} is not there: {config.name} has not been trained yet",
+            f"fashion-mnist: {path} is not there: {name_of(config)} has not been trained yet",
             hint=f"make weights DEPTH={config.depth}, or strata train {said} -o {path}",
         )
     return path

@@ -316,8 +316,8 @@ def test_names():
     assert name_of(ResNetConfig(18, "1", classes=10)) == "resnet18"
     assert name_of(ResNetConfig(50, "1")) == "resnet50-v1"
     odd = ResNetConfig(50, "2", "none", groups=8, width_per_group=16, width=16)
-    assert odd.name == "resnet50-v2-plain-groups8-width-per-group16-width16"
-    assert ResNetConfig(18, blocks=(1, 1, 1, 1)).name == "resnet18-blocks1.1.1.1"
+    assert name_of(odd) == "resnet50-v2-plain-groups8-width-per-group16-width16"
+    assert name_of(ResNetConfig(18, blocks=(1, 1, 1, 1))) == "resnet18-blocks1.1.1.1"
     with pytest.raises(InputError, match="resnet51"):
         variant("resnet51")
 

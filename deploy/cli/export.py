@@ -15,6 +15,7 @@ from deploy.cli.model_options import model_options
 from deploy.cli.onnx_facts import check_facts, graph_facts, open_images, prepared, result_text
 from deploy.cli.progress import progress_bar
 from exporter.models.config import ModelOptions
+from exporter.models.families import name_of
 
 if TYPE_CHECKING:
     from exporter.export import ExportOptions
@@ -151,7 +152,7 @@ def _export(
         "file": str(output),
         "sha256": sha256_file(output),
         **graph_facts(onnx, output),
-        "network": checkpoint.config.name,
+        "network": name_of(checkpoint.config),
         "weights": dict(checkpoint.origin),
         "check": {
             "against": "PyTorch",

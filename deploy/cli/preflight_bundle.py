@@ -11,7 +11,7 @@ from core.errors import StrataError
 from deploy.bundle.choose import Way, choose, plan_preflights
 from deploy.bundle.contents import read_contents
 from deploy.bundle.reader import open_bundle
-from deploy.cli.preflight import to_json, to_text
+from deploy.cli.preflight_text import to_json, to_text
 from deploy.described_host import DescribedHost
 
 __all__ = ["print_bundle"]

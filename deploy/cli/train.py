@@ -16,6 +16,7 @@ from core.errors import InputError, MissingBackendError, OutputError
 from deploy.cli.model_options import model_options
 from deploy.cli.progress import progress_bar
 from exporter.models.config import ModelOptions, ResNetConfig
+from exporter.models.families import name_of
 
 if TYPE_CHECKING:
     from calib_data.preprocess import PreprocessSpec
@@ -100,14 +101,14 @@ def command(output: Path, as_json: bool, model: ModelOptions, **said: Any) -> No
         resume=output.with_name(f".{output.name}.resume"),
     )
     start = time.monotonic()
-    with progress_bar(f"train {config.name}") as bar:
+    with progress_bar(f"train {name_of(config)}") as bar:
         checkpoint = train(config, learn, test, options, bar)
     save_checkpoint(checkpoint, output)
     facts = {
         "file": str(output),
         "sha256": sha256_file(output),
         "bytes": output.stat().st_size,
-        "network": config.name,
+        "network": name_of(config),
         "classes": config.classes,
         "seconds": round(time.monotonic() - start, 1),
         "weights": dict(checkpoint.origin),

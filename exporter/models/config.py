@@ -110,13 +110,6 @@ class ResNetConfig:
         """Names of the network's outputs, in order."""
         return ("c2", "c3", "c4", "c5") if self.features else ("logits",)
 
-    @property
-    def name(self) -> str:
-        """A short name for files and messages, e.g. ``resnet50`` or ``resnet18-v2-width8``."""
-        from exporter.models.families import name_of  # families are made of configs
-
-        return name_of(self)
-
     def to_json(self) -> str:
         """Return the config as one line of JSON, the same for the same config."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from core.errors import InputError
 from exporter.models.config import BLOCKS, ResNetConfig
+from exporter.models.families import name_of
 from exporter.models.resnet import skeleton
 
 __all__ = ["fit", "infer_config", "strip_prefix"]
@@ -137,14 +138,14 @@ def _misfit(
     if seen is None:
         found = "; it does not look like a residual network"
         hint = "the keys must be torchvision's: conv1.weight, layer1.0.conv1.weight, …, fc.bias"
-    elif seen.name != config.name:
-        found = f"; it looks like {seen.name}"
+    elif name_of(seen) != name_of(config):
+        found = f"; it looks like {name_of(seen)}"
         if seen.depth != config.depth:
             hint = f"give --depth {seen.depth}, or another file"
     elif seen.classes != config.classes:
         found = f"; it has {seen.classes} classes, not {config.classes}"
         hint = f"give --classes {seen.classes}, or leave it out"
-    return InputError(f"{where}: does not fit {config.name}: {problems}{found}", hint=hint)
+    return InputError(f"{where}: does not fit {name_of(config)}: {problems}{found}", hint=hint)
 
 
 def _check_values(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -90,7 +90,7 @@ def _agreed(path: Path, held: ResNetConfig, options: ModelOptions) -> ResNetConf
         asked = None  # groups of a file with bottlenecks and a depth of basic blocks, say
     if asked is None or replace(asked, features=held.features) != held:
         raise InputError(
-            f"{path}: holds {held.name} with {held.classes} classes, not {options.said()}",
+            f"{path}: holds {name_of(held)} with {held.classes} classes, not {options.said()}",
             hint="leave those options out, or name another file",
         )
     return asked
