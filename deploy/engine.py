@@ -29,6 +29,7 @@ from deploy.host import find_gpus
 from deploy.manifest import Manifest
 from deploy.onnx_source import OnnxSource, examine, read_onnx
 from deploy.option_refusals import refuse_int8_refit, refuse_options, refuse_unknown_options
+from deploy.parsed_shapes import refuse_other_shapes
 from deploy.plan_header import HEADER_BYTES, parse_header
 from deploy.profiles import Profiles, resolve_profiles
 from deploy.refusals import refuse_graph, refuse_target
@@ -97,6 +98,7 @@ def build(
     with deferred_interrupt() as stop:
         network = parse(flavour, data, onnx_path, log)
         del data  # TensorRT has its own copy of the weights by now
+        refuse_other_shapes(source.graph.outputs, network.outputs, str(onnx_path))
         refuse_int8_refit(target.options, network.layers, str(onnx_path))
         if target.options.debug_tensors:
             mark_debug_tensors(network.native, source.graph)

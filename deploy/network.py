@@ -20,6 +20,7 @@ from deploy.network_ops.base import Unsupported
 from deploy.network_reader import Layer, read_layers, read_tensor
 from deploy.network_run import Network, Tensors, apply_layer
 from deploy.onnx_reader import Graph, read_graph
+from deploy.parsed_shapes import refuse_other_shapes
 from deploy.refusals import refuse_graph
 from deploy.trt_log import Listener, TensorrtLog
 
@@ -49,6 +50,7 @@ def read_network(
     flavour = flavour or load_flavour()
     parsed = parse(flavour, data, path, TensorrtLog(listen))
     del data  # TensorRT has its own copy of the weights by now
+    refuse_other_shapes(graph.outputs, parsed.outputs, str(path))
     native = parsed.native
     try:
         inputs = tuple(read_tensor(native.get_input(i)) for i in range(native.num_inputs))

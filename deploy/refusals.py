@@ -171,9 +171,22 @@ def _refuse_integer_op(node: Node, graph: Graph, where: str) -> None:
     )
 
 
+def _refuse_unsaid_half(node: Node, graph: Graph, where: str) -> None:
+    """ONNX keeps the upper part where nothing is said, TensorRT's parser the lower one."""
+    del graph
+    if "upper" not in node.numbers:
+        raise _at(
+            node,
+            where,
+            "does not say which part it keeps; ONNX then keeps the upper one, TensorRT the lower",
+            "give it the attribute upper=1",
+        )
+
+
 _RULES: Mapping[str, Callable[[Node, Graph, str], None]] = {
     "QuantizeLinear": _refuse_zero_point,
     "DequantizeLinear": _refuse_zero_point,
+    "Trilu": _refuse_unsaid_half,
     **dict.fromkeys(_INTEGER_OPS, _refuse_integer_op),
 }
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from tensorrt_nets import net, write
+from onnx_text import parse
+from tensorrt_nets import net, node, write
 
 from core.artifacts import sha256_bytes
 from core.errors import BuildError, InputError, MissingBackendError, OutputError
@@ -16,7 +17,11 @@ from deploy.cli import cli
 from deploy.engine import build
 from deploy.flavour import load_flavour
 from deploy.host import Gpu, Gpus, find_gpus
+from deploy.manifest import Binding
+from deploy.network import read_network
+from deploy.onnx_reader import TensorType
 from deploy.option_refusals import refuse_int8_refit, refuse_options, refuse_unknown_options
+from deploy.parsed_shapes import refuse_other_shapes
 from deploy.target import BuildTarget, capability_of
 from deploy.timing_cache import TimingCache
 from deploy.trt_log import TensorrtLog
@@ -197,6 +202,10 @@ fake.__dict__.update({k: v for k, v in vars(real).items() if k != "ComputeCapabi
 fake.__version__, fake.Builder = "11.4.0", Builder
 sys.modules["tensorrt"] = fake
 from deploy import engine, flavour
+from deploy.manifest import Binding
+from deploy.network import read_network
+from deploy.onnx_reader import TensorType
+from deploy.parsed_shapes import refuse_other_shapes
 from deploy.host import Gpu, Gpus
 from deploy.target import capability_of
 engine.find_gpus = lambda: Gpus(devices=(Gpu("L4", capability_of("L4"), 1 << 34),))
@@ -280,13 +289,45 @@ def test_a_cache_that_tensorrt_gives_no_handle_for_is_refused(tmp_path):
 
 @pytest.mark.parametrize("op", ["Det", "Unique", "StringNormalizer", "Bernoulli"])
 def test_an_operator_of_onnx_that_the_parser_lacks_is_named_with_a_way_out(tmp_path, op):
-    from tensorrt_nets import node
-
     model = net(body=[node(op, "input", "odd"), node("Flatten", "odd", "logits")])
     (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BuildError, match=rf"node 'odd' \({op}\)") as caught:
         build(tmp_path / "n.onnx", BuildTarget(), tmp_path / "n.engine")
     assert "rewrite this node" in caught.value.hint
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_what_the_parser_would_read_otherwise_is_refused(tmp_path, read):
+    """Found by ONNX's own tests of nodes: the parser takes both, and computes something else."""
+
+    def made(text):
+        (tmp_path / "n.onnx").write_bytes(parse(text).SerializeToString())
+        if read:
+            return read_network(tmp_path / "n.onnx")
+        return build(tmp_path / "n.onnx", BuildTarget(), tmp_path / "n.engine")
+
+    with pytest.raises(BuildError, match=r"\(Trilu\): does not say which part") as caught:
+        made("n (float[2,4,4] x) => (float[2,4,4] y) { y = Trilu(x) }")
+    assert "upper=1" in caught.value.hint
+    made("n (float[2,4,4] x) => (float[2,4,4] y) { y = Trilu<upper=1>(x) }")
+    pool = "y = MaxPool<kernel_shape=[1,1], strides=[2,2], ceil_mode=1>(x)"
+    with pytest.raises(BuildError, match=r"output 'y' is 1×1×1×1 in the file.* makes it 1×1×2×2"):
+        made(f"n (float[1,1,2,2] x) => (float[1,1,1,1] y) {{ {pool} }}")
+
+
+def test_shapes_are_held_where_both_are_fixed():
+    def held(ours, theirs):
+        declared = [TensorType("y", "float32", ours)]
+        refuse_other_shapes(declared, [Binding("y", "float32", theirs)], "n.onnx")
+
+    held(("N", 10), (-1, 10))
+    held((None, None), (4, 10))
+    held(None, (4, 10))
+    held((4, 10), (-1, 10))
+    for ours, theirs in (((4, 10), (4, 11)), ((4,), (4, 1)), (("N", 10), (-1, 9))):
+        with pytest.raises(BuildError, match="output 'y'"):
+            held(ours, theirs)
+    refuse_other_shapes([TensorType("z", "float32", (1,))], [], "n.onnx")
 
 
 # ── on a GPU ─────────────────────────────────────────────────────────────────────────────

@@ -98,6 +98,18 @@ def mixed_types(view: View) -> Iterator[Fault]:
             yield Fault(node, last, f"mixes {said}")
 
 
+@rule("unsaid-part", Severity.ERROR, way_out="give it the attribute upper, 1 or 0")
+def unsaid_part(view: View) -> Iterator[Fault]:
+    """A Trilu says which part it keeps.
+
+    Where nothing is said ONNX keeps the upper part, and TensorRT's parser the lower one, without
+    a word. Source: ONNX, Operators; tried on tensorrt-rtx 1.7.1.
+    """
+    for node in view.graph.nodes:
+        if node.is_op("Trilu") and "upper" not in node.attributes:
+            yield Fault(node, _made(node), "upper in ONNX, lower in TensorRT")
+
+
 @rule(
     "opset",
     Severity.ERROR,
@@ -131,7 +143,9 @@ def opset(view: View) -> Iterator[Fault]:
             yield Fault(q.node, q.data, f"opset {version}; {what} needs {oldest}")
 
 
-RULES: tuple[Rule, ...] = (integer_operator, foreign_operator, float64, mixed_types, opset)
+RULES: tuple[Rule, ...] = (
+    *(integer_operator, foreign_operator, float64, mixed_types, unsaid_part, opset),
+)
 
 
 def _made(node: Node) -> str:
