@@ -16,6 +16,7 @@ from core.errors import InputError
 from exporter.imagenet import Official, official_by_file
 from exporter.models.checkpoint import Checkpoint, read_safetensors
 from exporter.models.config import ModelOptions, ResNetConfig
+from exporter.models.families import name_of
 from exporter.models.pickled import read_pickle
 from exporter.models.state_dict import fit, infer_config
 
