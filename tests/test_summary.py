@@ -17,7 +17,7 @@ from deploy.cli import cli
 from deploy.comparison.layers_json import write_report
 from deploy.comparison.measures import Cell, Errors, Made, Status
 from deploy.comparison.report import Report, Row, Subject
-from deploy.comparison.verdict import Bounds, Verdict
+from deploy.comparison.verdict import Blame, Bounds, Reason, Verdict
 from deploy.images import DataRecord
 from deploy.manifest import Binding, Manifest, ShapeRange
 from deploy.summary import read_summary
@@ -87,7 +87,7 @@ def engine(folder, parent):
     (folder / "int8.engine.json").write_text(manifest.to_text())
 
 
-def layers(folder, sha):
+def layers(folder, sha, verdict=None):
     made = Made("n", "Conv", "float32", ("N", 8, 4, 4))
     rows = [
         Row(
@@ -102,7 +102,7 @@ def layers(folder, sha):
         Subject(name, file=name, sha256=sha[name], stage="", backend="ONNX Runtime", file_bytes=1)
         for name in ("optimized.onnx", "int8.onnx")
     )
-    report = Report(subjects, DATA, tuple(rows), Bounds(), (Verdict(),))
+    report = Report(subjects, DATA, tuple(rows), Bounds(), (verdict or Verdict(),))
     write_report(report, folder / "layers.json")
 
 
@@ -163,6 +163,17 @@ def test_it_tells_what_a_person_wants_to_know(whole):
     assert row("export")[-2:] == ["12.3", "s"]
     assert row("train") == ["train", "240.5", "s"]
     assert row("build")[-1] == "–"
+
+
+def test_a_layer_at_fault_is_told_last_and_fails(folder):
+    sha = {name: sha256_file(folder / name) for name in ("optimized.onnx", "int8.onnx")}
+    blame = Blame("b", "layer1.b", Reason.CLIPPING, 12.0, "amax 1 is too small", "calibrate again")
+    layers(folder, sha, Verdict("b", (blame,)))
+    done = run(folder)
+    assert done.exit_code == 7
+    assert "Accuracy" in done.stdout
+    assert "b: clipping: amax 1 is too small" in done.stderr
+    assert "calibrate again" in done.stderr
 
 
 def test_it_is_wide_and_coloured_on_a_terminal_alone(whole):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.errors import AccuracyError, InputError, MissingBackendError
+from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
 from deploy.comparison.verdict import Bounds
@@ -111,7 +111,9 @@ def command(models: tuple[str, ...], request: ImageRequest, top: int, **given: A
 
         write_html(report, given["html_path"], request, _folder(models[-1]))
     if not report.holds:
-        raise _fault(report)
+        from deploy.comparison.fault import fault_of
+
+        raise fault_of(report)
 
 
 def _compare(models: tuple[str, ...], request: ImageRequest, given: Mapping[str, Any]) -> Report:
@@ -137,24 +139,3 @@ def _folder(model: str) -> Path:
     """Return where a model lies: its accuracy and its engine lie there too."""
     prefix, _, file = model.partition(":")
     return Path(file if prefix in {"torch", "trt-network"} else model).parent
-
-
-def _fault(report: Report) -> AccuracyError:
-    """Return the error that names the first tensor out of bounds, and what to do."""
-    from deploy.comparison.numbers_text import row_text
-
-    step = next(at for at, verdict in enumerate(report.verdicts) if not verdict.holds)
-    verdict, name = report.verdicts[step], report.models[step + 1].name
-    if verdict.blame:
-        blame = next(b for b in verdict.blame if b.tensor == verdict.first)
-        return AccuracyError(
-            f"{name}: {blame.tensor}: {blame.reason}: {blame.text}", hint=blame.next_step
-        )
-    row = next(row for row in report.rows if row.tensor == verdict.first_below)
-    worst = next(iter(report.worst(1, own=True, step=step)), row)
-    return AccuracyError(
-        f"{name}: {row.tensor}: {row_text(row.cells[step])}; "
-        f"the floor is {report.bounds.floor_db:g} dB",
-        hint=f"largest own error: {worst.tensor} ({row_text(worst.cells[step])}); keep a layer "
-        "in float, or calibrate it by another method",
-    )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from deploy.summary import Summary
 
 __all__ = ["command"]
 
@@ -19,7 +23,7 @@ def command(folder: Path, as_json: bool) -> None:
     """Sum up an output folder: accuracy, layers, files, times.
 
     Each file is held against the digests of those it was made from; a stale or foreign
-    one is an error.
+    one is an error. Ends with 7 when the comparison found a layer at fault.
     """
     from deploy.summary import read_summary
 
@@ -28,7 +32,16 @@ def command(folder: Path, as_json: bool) -> None:
         from deploy.summary_json import summary_to_json
 
         click.echo(json.dumps(summary_to_json(summary), indent=2, ensure_ascii=False))
-        return
+    else:
+        _print(summary)
+    if summary.layers is not None and not summary.layers.holds:
+        from deploy.comparison.fault import fault_of
+
+        raise fault_of(summary.layers)
+
+
+def _print(summary: Summary) -> None:
+    """Print the summary as a person wants to read it."""
     from rich.console import Console
 
     from deploy.summary_text import summary_view
