@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.bench.figures import Ratio, latency_of, median_ranks, percentile, ratio_of
-from deploy.bench.turns import Effort, take_turns
-from deploy.bench.verdict import verdict_of, verdict_text
+from deploy.bench.figures import (
+    Ratio,
+    latency_of,
+    median_ranks,
+    percentile,
+    ratio_of,
+    turn_ms,
+)
+from deploy.bench.turns import Aside, Effort, take_turns
+from deploy.bench.verdict import is_settled, verdict_of, verdict_text
 
+ALONE = Aside()
 SOME = Effort(seconds=2.0, warm_up=0.0)
 
 
@@ -28,29 +36,35 @@ class Machine:
 
         return call
 
-    def time(self, *models, effort=SOME):
-        return take_turns(models, effort, clock=lambda: self.now_ns)
+    def time(self, *models, effort=SOME, aside=ALONE):
+        return take_turns(models, effort, aside, clock=lambda: self.now_ns)
 
 
 def test_a_round_is_abba_and_the_next_one_baab():
     machine = Machine()
-    machine.time(machine.model("A", 30.0), machine.model("B", 50.0), effort=Effort(0.0, 0.0))
+    machine.time(machine.model("A", 150.0), machine.model("B", 190.0), effort=Effort(0.0, 0.0))
     assert "".join(machine.called) == "AAABBB" + 3 * ("ABBA" + "BAAB")
 
 
-def test_short_calls_are_many_in_a_turn_and_the_first_one_is_not_counted():
+@pytest.mark.parametrize(
+    ("ms", "calls"), [(0.5, 40), (2.5, 8), (4.0, 8), (30.0, 6), (100.0, 2), (201.0, 1)]
+)
+def test_a_turn_is_some_calls_and_not_too_long(ms, calls):
     machine = Machine()
-    first, second = machine.time(machine.model("A", 4.0), machine.model("B", 100.0))
-    assert {len(turn) for turn in first} == {5}  # 20 ms
-    assert {len(turn) for turn in second} == {1}
-    assert "".join(machine.called).startswith("AAABBB" + "AAAAAABBAAAAAA")
+    first, _ = machine.time(machine.model("A", ms), machine.model("B", 500.0))
+    assert {len(turn) for turn in first} == {calls}
+
+
+def test_the_first_call_of_a_turn_is_not_counted():
+    machine = Machine()
+    machine.time(machine.model("A", 4.0), machine.model("B", 100.0))
+    assert "".join(machine.called).startswith("AAABBB" + 9 * "A" + 6 * "B" + 9 * "A")
 
 
 def test_one_model_is_timed_alone():
     machine = Machine()
-    (turns,) = machine.time(machine.model("A", 30.0), effort=Effort(seconds=0.3, warm_up=0.0))
-    assert len(turns) == 10
-    assert set(turns) == {(30.0,)}
+    (turns,) = machine.time(machine.model("A", 30.0), effort=Effort(seconds=1.8, warm_up=0.0))
+    assert turns == ((30.0,) * 6,) * 10
 
 
 def test_the_time_is_kept_and_six_rounds_are_made_however_long_they_take():
@@ -58,14 +72,33 @@ def test_the_time_is_kept_and_six_rounds_are_made_however_long_they_take():
     first, _ = machine.time(machine.model("A", 1000.0), machine.model("B", 1000.0))
     assert len(first) == 12
     machine = Machine()
-    machine.time(machine.model("A", 30.0), machine.model("B", 30.0))
-    assert 2.0 <= machine.now_ns / 1e9 - 0.18 < 2.2
+    machine.time(machine.model("A", 2.5), machine.model("B", 2.5))
+    assert 2.0 <= machine.now_ns / 1e9 < 2.2
+
+
+def test_where_it_is_not_enough_it_takes_up_to_six_times_as_long():
+    seen = []
+
+    def enough(turns):
+        seen.append(len(turns[0]))
+        return len(turns[0]) >= 60
+
+    machine = Machine()
+    first, _ = machine.time(
+        machine.model("A", 2.5), machine.model("B", 2.5), aside=Aside(enough=enough)
+    )
+    assert len(first) == 60
+    assert seen == list(range(46, 61, 2))  # asked only once the time is over
+    machine = Machine()
+    never = Aside(enough=lambda _: False)
+    machine.time(machine.model("A", 2.5), machine.model("B", 2.5), aside=never)
+    assert 12.0 <= machine.now_ns / 1e9 < 12.2
 
 
 def test_warm_up_lasts_as_long_as_asked():
     machine = Machine()
-    machine.time(machine.model("A", 30.0), effort=Effort(seconds=0.0, warm_up=1.0))
-    assert len(machine.called) == 34 + 6
+    machine.time(machine.model("A", 150.0), effort=Effort(seconds=0.0, warm_up=1.0))
+    assert len(machine.called) == 7 + 6
 
 
 @pytest.mark.parametrize(
@@ -78,7 +111,7 @@ def test_warm_up_lasts_as_long_as_asked():
 )
 def test_a_drift_cancels(speed):
     machine = Machine(speed)
-    first, second = machine.time(machine.model("A", 20.0), machine.model("B", 24.0))
+    first, second = machine.time(machine.model("A", 2.0), machine.model("B", 2.4))
     ratio = ratio_of(first, second)
     assert ratio.value == pytest.approx(1.2, abs=0.005)
     assert ratio.high - ratio.low < 0.01
@@ -86,8 +119,8 @@ def test_a_drift_cancels(speed):
 
 def test_one_after_the_other_a_drift_would_not_cancel():
     machine = Machine(lambda s: 1.0 + 0.3 * s)
-    (first,) = machine.time(machine.model("A", 20.0))
-    (second,) = machine.time(machine.model("A", 20.0))
+    (first,) = machine.time(machine.model("A", 2.0))
+    (second,) = machine.time(machine.model("A", 2.0))
     count = min(len(first), len(second)) // 2 * 2
     assert ratio_of(first[:count], second[:count]).value > 1.2
 
@@ -118,6 +151,28 @@ def test_percentiles_are_values_that_were_seen():
     assert percentile(times[:99], 99) is None
     assert percentile(times[:100], 99) == 99.0
     assert percentile(times[:9], 90) is None
+
+
+def test_a_turn_counts_as_its_lower_quartile():
+    assert turn_ms((5.0,)) == 5.0
+    assert turn_ms((9.0, 5.0)) == 5.0
+    assert turn_ms((9.0, 6.0, 5.0, 7.0, 8.0)) == 6.0
+    assert turn_ms((90.0, 60.0, 5.0, 5.5, 80.0, 70.0, 85.0, 75.0)) == 5.5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "settled"),
+    [
+        (1.04, 3.0, True),
+        (0.2, 0.96, True),
+        (0.98, 1.03, True),
+        (1.01, 1.06, True),
+        (0.95, 1.02, False),
+        (1.02, 1.09, False),
+    ],
+)
+def test_more_rounds_are_made_until_they_would_say_nothing_new(low, high, settled):
+    assert is_settled(Ratio((low + high) / 2, low, high, 20)) is settled
 
 
 def test_throughput_counts_all_the_time_there_was():

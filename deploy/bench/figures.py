@@ -16,7 +16,17 @@ from dataclasses import dataclass
 
 from deploy.bench.turns import Turn
 
-__all__ = ["CONFIDENCE", "Latency", "Ratio", "latency_of", "median_ranks", "percentile", "ratio_of"]
+__all__ = [
+    "CONFIDENCE",
+    "Latency",
+    "Ratio",
+    "latency_of",
+    "median_ranks",
+    "percentile",
+    "ratio_of",
+    "round_ratios",
+    "turn_ms",
+]
 
 CONFIDENCE = 0.95
 
@@ -84,21 +94,34 @@ def latency_of(turns: Sequence[Turn], batch: int) -> Latency:
 def ratio_of(first: Sequence[Turn], second: Sequence[Turn]) -> Ratio:
     """Hold two models against one another, round by round.
 
-    A turn counts as the median of its calls, a round as the geometric mean of the ratios of
-    its two pairs; so the ratio of B to A is one over that of A to B.
+    A turn counts as :func:`turn_ms` says, a round as the geometric mean of the ratios of its
+    two pairs; so the ratio of B to A is one over that of A to B.
 
     Args:
         first: Turns of the first model, two a round.
         second: Those of the second.
     """
-    logs = [[math.log(statistics.median(turn)) for turn in turns] for turns in (first, second)]
-    rounds = sorted(
-        (logs[1][at] + logs[1][at + 1] - logs[0][at] - logs[0][at + 1]) / 2
-        for at in range(0, len(logs[0]) - 1, 2)
-    )
+    rounds = sorted(map(math.log, round_ratios(*(list(map(turn_ms, t)) for t in (first, second)))))
     low, high = median_ranks(len(rounds))
     middle = statistics.median(rounds)
     return Ratio(math.exp(middle), math.exp(rounds[low]), math.exp(rounds[high]), len(rounds))
+
+
+def turn_ms(turn: Turn) -> float:
+    """Return what a turn counts as: the lower quartile of its calls.
+
+    On a machine that does other things too, most calls may be disturbed; those below the
+    quartile tell best what the model itself takes.
+    """
+    return sorted(turn)[(len(turn) - 1) // 4]
+
+
+def round_ratios(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """Return the ratio of each round, second model over first, from what the turns count as."""
+    return [
+        math.sqrt(second[at] * second[at + 1] / (first[at] * first[at + 1]))
+        for at in range(0, len(first) - 1, 2)
+    ]
 
 
 def median_ranks(count: int) -> tuple[int, int]:

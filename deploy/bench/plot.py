@@ -6,13 +6,12 @@ two speeds. Nothing is told by colour alone: the first model is dots, the second
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from deploy.bench.figures import Ratio
+from deploy.bench.figures import Ratio, round_ratios
 from deploy.bench.result import BatchTimes, Bench
 from deploy.bench.to_text import milliseconds, processor_text, verdict_lines
 from deploy.inspect.columns import fit
@@ -90,16 +89,7 @@ def _row(times: BatchTimes, sentence: str, y: float) -> Iterator[str]:
     yield f'<text x="16" y="{y + 18:.0f}">{_words(sentence, 150)}</text>'
     yield from _times(times, y + _TOP)
     if times.ratio is not None:
-        yield from _ratios(times.ratio, round_ratios(times.turns_ms), y + _TOP)
-
-
-def round_ratios(turns_ms: Sequence[Sequence[float]]) -> list[float]:
-    """Return the ratio of each round, as :func:`~deploy.bench.figures.ratio_of` takes it."""
-    first, second = turns_ms
-    return [
-        math.sqrt(second[at] * second[at + 1] / (first[at] * first[at + 1]))
-        for at in range(0, len(first) - 1, 2)
-    ]
+        yield from _ratios(times.ratio, round_ratios(*times.turns_ms), y + _TOP)
 
 
 def _times(times: BatchTimes, top: float) -> Iterator[str]:

@@ -38,7 +38,7 @@ class BatchTimes:
     Attributes:
         batch: Images in a call.
         latencies: Of each model.
-        turns_ms: Of each model, the median call of each turn, in order.
+        turns_ms: Of each model, what each turn counts as, in order.
         phases: Of each model; None where it is no engine on a GPU.
         ratio: Second model over first; None for one model alone.
     """

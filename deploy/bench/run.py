@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from core.errors import InputError
 from core.progress import Progress, silent
-from deploy.bench.figures import latency_of, ratio_of
+from deploy.bench.figures import latency_of, ratio_of, turn_ms
 from deploy.bench.gpu import GpuWatch
 from deploy.bench.result import BatchTimes, Bench, Phases, Timed
 from deploy.bench.subject import Subject
-from deploy.bench.turns import Effort, take_turns
+from deploy.bench.turns import Aside, Effort, Turn, take_turns
+from deploy.bench.verdict import is_settled
 from deploy.machine import examine
 
 __all__ = ["DEFAULT_BATCHES", "choose_batches", "measure"]
@@ -132,15 +133,20 @@ def _at_batch(
     watch, progress = heard
     calls = [_call(subject, images) for subject in subjects]
     look = watch.look if watch is not None else lambda: None
-    turns = take_turns(calls, effort, between=look, progress=progress)
+    turns = take_turns(calls, effort, Aside(look, _enough, progress))
     look()
     return BatchTimes(
         batch=len(images),
         latencies=tuple(latency_of(own, len(images)) for own in turns),
-        turns_ms=tuple(tuple(map(statistics.median, own)) for own in turns),
+        turns_ms=tuple(tuple(map(turn_ms, own)) for own in turns),
         phases=tuple(_phases(subject, images) for subject in subjects),
         ratio=ratio_of(turns[0], turns[1]) if len(turns) == 2 else None,
     )
+
+
+def _enough(turns: Sequence[Sequence[Turn]]) -> bool:
+    """Tell whether the ratio of two models is known well; of one, there is none."""
+    return len(turns) < 2 or is_settled(ratio_of(turns[0], turns[1]))
 
 
 def _call(subject: Subject, images: npt.NDArray[np.float32]) -> Callable[[], object]:

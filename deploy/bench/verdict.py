@@ -6,12 +6,22 @@ from typing import Literal
 
 from deploy.bench.figures import Ratio
 
-__all__ = ["MARGIN", "Verdict", "verdict_of", "verdict_text"]
+__all__ = ["MARGIN", "Verdict", "is_settled", "verdict_of", "verdict_text"]
 
 # Two sessions of one file differ by so much now and then: by where their memory lies.
 MARGIN = 1.03
 
 Verdict = Literal["slower", "faster", "equal", "undecided"]
+
+
+def is_settled(ratio: Ratio) -> bool:
+    """Tell whether more rounds would say nothing new.
+
+    The interval lies beyond the margin, or is so narrow that models would be told apart that
+    differ by it.
+    """
+    beyond = ratio.low > MARGIN or ratio.high < 1 / MARGIN
+    return beyond or ratio.high / ratio.low <= MARGIN**2
 
 
 def verdict_of(ratio: Ratio) -> Verdict:

@@ -33,7 +33,7 @@ def _batches(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     type=click.FloatRange(min=0, max=3600),
     default=5.0,
     show_default=True,
-    help="Of timing at each batch size; at least six rounds are made.",
+    help="Of timing at each batch size; up to six times as long where two are hard to tell apart.",
 )
 @click.option(
     "--warm-up",
