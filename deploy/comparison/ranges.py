@@ -67,17 +67,19 @@ class Ranges:
         factor, gain = self.best[name]
         quantizer, rounding = self.step.quantizers[name], self.step.rounding[name]
         amax = 127.0 * quantizer.scale
-        fit = quantizer.held.shift / (-QMIN * quantizer.scale)
-        if rounding.one_sided and abs(math.log2(fit)) > _MISFIT:
-            reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
-            constant = quantizer.held.shift
-            text = f"amax {amax:.4g} does not fit the constant {constant:.4g} it is less of"
-            return reason, 20.0 * abs(math.log10(fit)), text
         told = self.step.amaxes.get(name)
         if told is not None and abs(math.log2(amax / told)) > _OTHER:
             reason = Reason.TOO_WIDE if amax > told else Reason.CLIPPING
             text = f"amax {amax:.4g}, where calibration.json chose {told:.4g}"
             return reason, 20.0 * abs(math.log10(amax / told)), text
+        # Tensors that move together have one constant, which need not fit the widest of them.
+        fit = quantizer.held.shift / (-QMIN * quantizer.scale)
+        misfit = told is None and rounding.one_sided and abs(math.log2(fit)) > _MISFIT
+        if misfit and gain >= _GAIN_DB:
+            reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
+            constant = quantizer.held.shift
+            text = f"amax {amax:.4g} does not fit the constant {constant:.4g} it is less of"
+            return reason, 20.0 * abs(math.log10(fit)), text
         text = f"amax {amax:.4g}, where {amax * factor:.4g} would leave {gain:.1f} dB less noise"
         if told is not None or rounding.one_sided or gain < _GAIN_DB:
             return None  # chosen so, on more images than these
