@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib_data.batches import batches, data_digest, sample
+from calib_data.classes import numbered_as
 from calib_data.noise import is_synthetic
 from calib_data.npz import NpzSource
 from calib_data.open import open_data
@@ -124,18 +125,26 @@ class Images:
         )
 
 
-def open_images(request: ImageRequest, specs: Mapping[str, PreprocessSpec | None]) -> Images:
+def open_images(
+    request: ImageRequest,
+    specs: Mapping[str, PreprocessSpec | None],
+    classes: Mapping[str, Sequence[str]] | None = None,
+) -> Images:
     """Open the images that were asked for, to be prepared as the models want it.
 
     Args:
         request: What the user asked for.
         specs: Model → the spec it carries, if any.
+        classes: Model → the names of its classes, which number the labels; None where no
+            answer is held against a label.
 
     Raises:
         InputError: No such data, too few images, two models that want their images
-            prepared differently, or nothing that says how to prepare them.
+            prepared differently, or nothing that says how to prepare them; classes that
+            are not the models' (see :func:`~calib_data.classes.numbered_as`).
     """
     source = open_data(request.data, synthetic=request.allow_synthetic)
+    source = numbered_as(source, classes or {})
     indices = sample(source, request.images, seed=request.seed)
     if source.preprocessed:
         spec = None

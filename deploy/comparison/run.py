@@ -69,7 +69,8 @@ def compare_models(
     sides = [open_side(text) for text in models]
     for reference, candidate in pairwise(sides):
         check_pair(reference, candidate)
-    images = open_images(request, {side.where: side.card.preprocess for side in sides})
+    specs = {side.where: side.card.preprocess for side in sides}
+    images = open_images(request, specs, {side.where: side.card.labels for side in sides})
     with closing(Chain(sides, own=options.own)) as chain:
         _run(chain, images, options, progress)
     return _report(chain, images, options)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from calib_data.batches import Indices
+from calib_data.classes import numbered_as
 from calib_data.open import open_data
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
@@ -118,7 +119,8 @@ def _open(
     for text, sha256 in named:
         if opened[text].sha256 != sha256:
             raise other_file(text, sha256)
-    return tuple(replace(model, calls=1) for model in opened.values()), open_data(data)
+    source = numbered_as(open_data(data), {m.name: m.card.labels for m in opened.values()})
+    return tuple(replace(model, calls=1) for model in opened.values()), source
 
 
 def _checked(part: Predictions, table: ImageTable) -> Predictions:

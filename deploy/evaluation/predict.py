@@ -167,10 +167,11 @@ def open_part(
         shard: (i, n): only every n-th of them, from the i-th on, counted from 1.
 
     Raises:
-        InputError: No such data, an empty shard, or images that two models want prepared
-            differently.
+        InputError: No such data, an empty shard, classes that are not the models', or
+            images that two models want prepared differently.
     """
-    images = open_images(request, {model.name: model.card.preprocess for model in models})
+    specs = {model.name: model.card.preprocess for model in models}
+    images = open_images(request, specs, {model.name: model.card.labels for model in models})
     part, parts = shard
     mine = images.indices[part - 1 :: parts]
     if not len(mine):
