@@ -6,10 +6,9 @@ has no onnx: only what appends outputs to a model needs it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ import numpy.typing as npt
 
 from core.errors import GraphError, InputError, MissingBackendError
 from exporter.session_errors import session_failure
+from exporter.session_memory import empty_shared_memory, shared_memory, trim_heap
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Session", "Shared", "TensorInfo", "Tensors", "open_session"]
+__all__ = ["Session", "Shared", "TensorInfo", "Tensors", "give_memory_back", "open_session"]
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -43,6 +43,8 @@ class TensorInfo:
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
     """A model whose large weights lie beside it: several sessions use them in place.
+
+    Those sessions also share the memory they work in; see :func:`give_memory_back`.
 
     Attributes:
         model: The serialized model; the weights are initializers with data elsewhere, at ".".
@@ -165,6 +167,8 @@ def open_session(
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.parent))
     weights: list[Any] = []
     if isinstance(model, Shared):
+        options.enable_cpu_mem_arena = True
+        options.add_session_config_entry(*shared_memory(ort))
         for name, array in model.weights.items():
             weights.append(ort.OrtValue.ortvalue_from_numpy(array))
             options.add_initializer(name, weights[-1])
@@ -174,8 +178,14 @@ def open_session(
             native = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except errors as err:
             raise session_failure(err, where) from err
-    _return_memory()
+    trim_heap()
     return Session(native, where, errors, weights)
+
+
+def give_memory_back() -> None:
+    """Give the system back what sessions with shared weights have worked in and need no more."""
+    if shared_memory.cache_info().currsize:
+        empty_shared_memory(_onnxruntime()[0])
 
 
 @contextmanager
@@ -206,13 +216,6 @@ def _onnxruntime() -> tuple[Any, tuple[type[Exception], ...]]:
     return onnxruntime, (*errors, RuntimeError)
 
 
-def _return_memory() -> None:
-    """Give back to the system what parsing and optimizing the model left free.
-
-    glibc keeps it: some 150 MB for a ResNet-50, for as long as the session lives.
-    """
-    with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _dtype(text: str) -> np.dtype[Any]:

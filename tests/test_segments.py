@@ -12,7 +12,7 @@ from core.errors import InputError
 from deploy.comparison.graph import Graph, split_weights
 from deploy.comparison.pieces import Pieces
 from deploy.comparison.segments import OWN, piece
-from deploy.comparison.tensor_shapes import tensor_shapes
+from deploy.comparison.tensor_shapes import tensor_shapes, unpacked_bytes
 from deploy.comparison.wiring import common_cuts, merge_cuts, wiring_of
 from exporter.session import open_session
 
@@ -209,3 +209,23 @@ def test_a_long_plain_network_falls_into_few_pieces():
     kept = merge_cuts(wiring_of(model), wiring_of(model).cuts, {})
     assert 10 <= len(kept) <= 32
     assert merge_cuts(wiring_of(model), (), {}) == ()
+
+
+def test_pieces_hold_few_weights_that_are_unpacked():
+    body = " ".join(f"t{i + 1} = Neg(t{i})" for i in range(9))
+    wiring = wiring_of(parse(f"t0 = Neg(x) {body} y = Relu(t9)"))
+    names = [f"t{i}" for i in range(10)]
+    tensors = dict.fromkeys([*names, "y"], 1) | {"t2": 4}
+    weights = dict.fromkeys([*names, "y"], 0) | {"t7": 8, "t8": 8, "y": 8}
+    kept = merge_cuts(wiring, wiring.cuts, tensors, weights)
+    assert kept == ("t1", "t2", "t6", "t7", "t9")
+    assert merge_cuts(wiring, wiring.cuts, tensors) == ("t1", "t2", "t6")  # by tensors alone
+
+
+def test_weights_are_unpacked_by_what_reads_them():
+    model = with_qdq(resnet())
+    elements = {i.name: math.prod(i.dims) for i in model.graph.initializer}
+    codes = [n for n in elements if n.endswith(".weight.quantized")]
+    found = unpacked_bytes(model)
+    assert unpacked_bytes(resnet()) == {}
+    assert sum(found.values()) == 4 * sum(elements[name] for name in codes)

@@ -1,11 +1,12 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
 from core.errors import GraphError, InputError, MissingBackendError
-from exporter.session import open_session
+from exporter.session import Shared, give_memory_back, open_session
 
 TOY = """<ir_version: 10, opset_import: ["" : 21]>
 toy (float[N,4] input) => (float[N,4] y) {
@@ -112,3 +113,24 @@ def test_without_onnxruntime(model, monkeypatch):
     with pytest.raises(MissingBackendError) as err:
         open_session(model)
     assert "pip install" in err.value.hint
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def test_sessions_with_shared_weights_share_memory_and_give_it_back():
+    give_memory_back()
+    text = TOY.replace("N,4", "N,M")
+    shared = Shared(onnx.parser.parse_model(text).SerializeToString(), {})
+    sessions = [open_session(shared, alone=False) for _ in range(4)]
+    large = {"input": np.ones((1, 4 << 20), np.float32)}
+    start = resident()
+    for session in sessions:
+        assert session(large)["y"].max() == 0.0
+    held = resident() - start
+    assert 30e6 < held < 60e6  # two tensors of 17 MB at a time, whichever session runs
+    give_memory_back()
+    assert resident() - start < 10e6
+    assert sessions[0](large)["y"].shape == (1, 4 << 20)  # they go on

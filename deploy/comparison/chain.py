@@ -7,12 +7,11 @@ grow with the images.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, reduce
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,18 +19,17 @@ import numpy as np
 
 from core.errors import GraphError, InputError
 from deploy.comparison.answers import Answers
+from deploy.comparison.cutting import choose_cuts
 from deploy.comparison.fold import SideSums
 from deploy.comparison.rows import Seen, layers_of
 from deploy.comparison.sides import Side, Walker, check_outputs
 from deploy.comparison.sums import Batch, StepSums, Task
-from deploy.comparison.wiring import Wiring, common_cuts, merge_cuts, weigh_pieces
-from exporter.session import Tensors
+from exporter.session import Tensors, give_memory_back
 
 __all__ = ["Chain"]
 
 _FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
 
-_PIECE_BYTES = 24 << 20  # of a model's tensors between two cuts: results do not depend on it
 _RUNNING = "while running"  # ONNX Runtime's words for a node that fails on what it is fed
 
 Stop = Callable[[Sequence[Sequence[str]]], bool]  # given what a piece made, for each step
@@ -73,6 +71,7 @@ class Chain:
         """Let go of the models; the sums stay."""
         self._pool.shutdown()
         self._walkers.clear()
+        give_memory_back()
 
     def run(self, indices: Any, images: Any, stop: Stop | None = None) -> bool:
         """Run some images through all models, as many at a time as memory is to be had for.
@@ -122,24 +121,13 @@ class Chain:
 
     def _open(self, feeds: Sequence[Tensors]) -> None:
         """Cut all models where all can be, as finely as it saves memory."""
-        shapes = {name: array.shape for feed in feeds for name, array in feed.items()}
         sides = self.sides
-        clear = [side for side in sides if not side.opaque]
-        joined = reduce(
-            frozenset.__and__,
-            (s.joined for s, pair in zip(self.steps, pairwise(sides), strict=True)
-             if not any(side.opaque for side in pair)),
-            frozenset(clear[0].wiring.cuts) if clear else frozenset[str](),
-        )  # fmt: skip
-        cuts = [name for name in _common_cuts(clear) if name in joined]
-        kept: tuple[str, ...] = ()
-        for side in clear:
-            known = side.shapes(shapes)
-            sizes = {name: 4 * math.prod(shape) for name, shape in known.items()}
-            kept = merge_cuts(side.wiring, cuts, sizes)
-            if known:
-                self._together = self._fitting(side.wiring, kept, sizes, feeds[0])
-                break
+        joined = [
+            step.joined
+            for step, pair in zip(self.steps, pairwise(sides), strict=True)
+            if not any(side.opaque for side in pair)
+        ]
+        kept, self._together = choose_cuts(sides, joined, feeds)
         self._cuts = (*kept, None)
         first = sides[0].wiring.makers.keys()
         for at, side in enumerate(sides):
@@ -152,15 +140,6 @@ class Chain:
                 later = {name for other in sides[2:] for name in other.wiring.makers}
                 wanted |= layers_of(side.wiring).keys() & first & later
             self._walkers.append(side.open(kept, wanted))
-
-    def _fitting(
-        self, wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int], feed: Tensors
-    ) -> int:
-        """Return how many images may run together so that a piece's tensors stay small."""
-        images = len(next(iter(feed.values())))
-        fixed = any(side.opaque or isinstance(side.image.shape[0], int) for side in self.sides)
-        largest = max(weigh_pieces(wiring, cuts, sizes))
-        return images if fixed else max(1, images * _PIECE_BYTES // max(largest, 1))
 
     def _inputs(self, feeds: Sequence[Tensors], batch: Batch) -> None:
         """Fold the images themselves: the first tensor that a candidate quantizes."""
@@ -260,14 +239,6 @@ def _bounds(sums: dict[str, SideSums], made: Tensors) -> list[Task]:
 
     numbers = {name: array for name, array in made.items() if array.dtype.kind in "fiub"}
     return [task(sums.setdefault(name, SideSums()), array) for name, array in numbers.items()]
-
-
-def _common_cuts(sides: Sequence[Side]) -> tuple[str, ...]:
-    """Return the tensors at which all models can be cut, in their common order."""
-    cuts = sides[0].wiring.cuts if sides else ()
-    for side in sides[1:]:
-        cuts = common_cuts(cuts, side.wiring.cuts)
-    return cuts
 
 
 def _joined(reference: Side, candidate: Side) -> frozenset[str]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deploy.comparison.fold import PairSums
 from deploy.comparison.layer_facts import Kind, LayerFacts
 from deploy.comparison.layer_weights import Weights
 from deploy.comparison.lineage import Source
@@ -63,16 +64,13 @@ class Reference:
         return own.values.shape == weights.values.shape and np.array_equal(own.step, weights.step)
 
 
-def explain(facts: LayerFacts, step: StepSums, reference: Reference) -> Explained | None:
+def explain(own: PairSums, expected: Array | None) -> Explained:
     """Hold the own error of a tensor against its expectation.
 
-    Returns:
-        None when the own error was not measured.
+    Args:
+        own: Sums of the error; of some elements.
+        expected: Mean square to expect, (channels,); None when it is unknown.
     """
-    own = step.own.get(facts.tensor)
-    if own is None or not own.elements:
-        return None
-    expected = expected_noise(facts, step, reference)
     if expected is None or own.nonfinite:
         return Explained(None, None)
     noise = own.noise / own.elements
@@ -95,7 +93,13 @@ def _decibels(ratio: float) -> float:
 
 
 def expected_noise(facts: LayerFacts, step: StepSums, reference: Reference) -> Array | None:
-    """Return the mean square of the own error to expect, (channels,); None when unknown."""
+    """Return the mean square of the own error to expect, (channels,); None when unknown.
+
+    Args:
+        facts: Of a layer whose own error was measured.
+        step: The sums.
+        reference: What the reference makes alike.
+    """
     if not facts.sources or facts.kind is Kind.UNKNOWN:
         return None
     if any(source.tensor not in step.inherited for source in facts.sources):
@@ -155,21 +159,22 @@ def _product(
     groups = weights.groups
     if inner * groups != len(x.variance) or outputs % groups:
         return None
-    w = weights.values.astype(np.float64)
     covered = np.broadcast_to(coverage, taps)
-    squares = ((w * w) @ covered).reshape(groups, outputs // groups, inner)
-    sums = (w @ covered).reshape(groups, outputs // groups, inner)
+    squares, sums = np.empty((outputs, inner)), np.empty((outputs, inner))
+    for part in weights.parts():
+        w = weights.values[part].astype(np.float64)
+        squares[part], sums[part] = (w * w) @ covered, w @ covered
 
     def through(matrix: Array, vector: Array) -> Array:
+        grouped = matrix.reshape(groups, outputs // groups, inner)
         return np.asarray(
-            np.einsum("goi,gi->go", matrix, vector.reshape(groups, inner)).reshape(-1)
+            np.einsum("goi,gi->go", grouped, vector.reshape(groups, inner)).reshape(-1)
         )
 
     products = through(squares, x.energy)
     noise = through(squares, x.variance) + through(sums, x.mean) ** 2
     if weights.step is not None and not same_weights:
         steps = np.broadcast_to(weights.step.astype(np.float64), (outputs, inner))
-        steps = steps.reshape(groups, outputs // groups, inner)
         noise += through(steps**2, x.signal) / 12.0 * covered.sum()
     # Inputs and weights are rounded to the type; sums are taken in float32, and their partial
     # sums may be as large as all of it.

@@ -10,17 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from core.int8 import QMAX, QMIN
-from deploy.comparison.kernel import (
-    BINS,
-    CODES,
-    PAIR_SUMS,
-    Rule,
-    bin_values,
-    round_values,
-    same_codes,
-    sum_pair,
-)
+from deploy.comparison.code_kernel import CODES, Rule, round_values, same_codes
 from deploy.comparison.measures import Errors, Histogram, Place
+from deploy.comparison.pair_kernel import BINS, PAIR_SUMS, bin_values, bound_values, sum_pair
 from deploy.comparison.quantizers import Quantizer
 
 __all__ = ["PairSums", "Rounding", "Same", "SideSums", "as_channels", "histogram"]
@@ -125,7 +117,14 @@ class PairSums:
 
 @dataclass(slots=True)
 class SideSums:
-    """What one model made of a tensor: its bounds in each channel, NaN and infinities."""
+    """What one model made of a tensor: its bounds in each channel, NaN and infinities.
+
+    Attributes:
+        low: Smallest value of each channel that is no NaN, (channels,) float64; NaN for none.
+        high: Likewise the largest.
+        nan: How many NaN.
+        inf: How many infinities.
+    """
 
     low: Array = field(default_factory=lambda: np.zeros(0))
     high: Array = field(default_factory=lambda: np.zeros(0))
@@ -135,13 +134,11 @@ class SideSums:
     def add(self, array: Array) -> None:
         """Fold one batch."""
         values = as_channels(array)
-        low, high = (values.min(axis=2).min(axis=0), values.max(axis=2).max(axis=0))
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            self.nan += int(np.count_nonzero(np.isnan(values)))
-            self.inf += int(np.count_nonzero(np.isinf(values)))
-        if len(self.low):
-            low, high = np.fmin(self.low, low), np.fmax(self.high, high)
-        self.low, self.high = low, high
+        if not len(self.low):
+            self.low, self.high = (np.full(values.shape[1], np.nan) for _ in range(2))
+        nan, inf = bound_values(values, self.low, self.high)
+        self.nan += nan
+        self.inf += inf
 
     @property
     def dead(self) -> int:

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.helper import tensor_dtype_to_np_dtype
 
 __all__ = ["Constants", "Graph", "split_weights"]
 
 Array = npt.NDArray[Any]
 
 _SMALL_BYTES = 1 << 14  # scales, biases, shapes: they stay in the graph
+_ALIGNED = 64  # bytes: a cache line, and as ONNX Runtime aligns its own
 _NATIVE = "fiu"  # kinds of numpy's own types
 
 
@@ -40,25 +42,45 @@ def split_weights(model: onnx.ModelProto, *, above: int = _SMALL_BYTES) -> Graph
         above: Bytes from which on an initializer is taken out.
     """
     rest = onnx.ModelProto()
-    weights: dict[str, Array] = {}
+    large: dict[str, TensorProto] = {}
     for initializer in model.graph.initializer:
         kept = rest.graph.initializer.add()
-        large = len(initializer.raw_data) > above
-        array = numpy_helper.to_array(initializer) if large else None
-        if array is None or array.dtype.kind not in _NATIVE or array.dtype.isbuiltin != 1:
+        dtype = np.dtype(tensor_dtype_to_np_dtype(initializer.data_type))
+        native = dtype.kind in _NATIVE and dtype.isbuiltin == 1
+        if not native or len(initializer.raw_data) <= above:
             kept.CopyFrom(initializer)
             continue
-        weights[initializer.name] = np.array(array)
+        large[initializer.name] = initializer
         kept.name, kept.data_type = initializer.name, initializer.data_type
         kept.dims.extend(initializer.dims)
         kept.data_location = TensorProto.EXTERNAL
         # Nothing is read there; ONNX Runtime looks whether it exists.
-        for key, value in (("location", "."), ("offset", "0"), ("length", str(array.nbytes))):
+        size = str(len(initializer.raw_data))
+        for key, value in (("location", "."), ("offset", "0"), ("length", size)):
             kept.external_data.add(key=key, value=value)
+    weights = _beside(large)
     del model.graph.initializer[:]
     rest.MergeFrom(model)
     model.Clear()
     return Graph(rest, weights)
+
+
+def _beside(large: Mapping[str, TensorProto]) -> dict[str, Array]:
+    """Return tensors as arrays, all in one block of memory.
+
+    Among what comes and goes each would leave a gap that little fits into.
+    """
+    sizes = {name: -(-len(t.raw_data) // _ALIGNED) * _ALIGNED for name, t in large.items()}
+    block = np.empty(sum(sizes.values()) + _ALIGNED, np.uint8)
+    arrays: dict[str, Array] = {}
+    start = -block.ctypes.data % _ALIGNED
+    for name, tensor in large.items():
+        array = numpy_helper.to_array(tensor)
+        place = block[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        place[...] = array
+        arrays[name] = place
+        start += sizes[name]
+    return arrays
 
 
 class Constants:

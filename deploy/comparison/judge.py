@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.explain import Reference, expected_noise, explain
+from deploy.comparison.fold import PairSums
 from deploy.comparison.layer_facts import LayerFacts, LayerReader
 from deploy.comparison.measures import Explained, Status
 from deploy.comparison.parameters import ParameterFault, parameter_fault
@@ -42,6 +43,25 @@ class Judgement:
     verdict: Verdict
     explained: Mapping[str, Explained] = field(default_factory=dict)
     precisions: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """What makes a tensor on both sides, and its own error.
+
+    Attributes:
+        name: The tensor's.
+        theirs: Of the reference; None when it is not known.
+        facts: Of the candidate; likewise.
+        own: Sums of the own error; None when it was not measured.
+        expected: Its mean square to expect, (channels,); None when unknown.
+    """
+
+    name: str
+    theirs: LayerFacts | None
+    facts: LayerFacts | None
+    own: PairSums | None = None
+    expected: Array | None = None
 
 
 class Judge:
@@ -76,16 +96,13 @@ class Judge:
         ranges = Ranges.of(self._step)
         blame: list[Blame] = []
         for name in list(self._step.seen) if names is None else names:
-            sides = (self._facts(0, name), self._facts(1, name))
-            for known, facts in zip(precisions, sides, strict=True):
+            layer = self._layer(name)
+            for known, facts in zip(precisions, (layer.theirs, layer.facts), strict=True):
                 if facts is not None:
                     known[name] = facts.precision
-            facts = sides[1]
-            if facts is not None:
-                found = explain(facts, self._step, self._reference(name))
-                if found is not None:
-                    explained[name] = found
-            first = next(self._faults(name, facts, explained.get(name), ranges), None)
+            if layer.own is not None and layer.facts is not None:
+                explained[name] = explain(layer.own, layer.expected)
+            first = next(self._faults(layer, explained.get(name), ranges), None)
             if first is not None:
                 blame.append(first)
         ranked = sorted(blame, key=lambda b: -b.excess_db)
@@ -96,12 +113,15 @@ class Judge:
             precisions,
         )
 
-    def _facts(self, side: int, name: str) -> LayerFacts | None:
-        reader = self._readers[side]
-        return reader.layer(name) if reader else None
-
-    def _reference(self, name: str) -> Reference:
-        return Reference(self._sides[0].quantizers, self._facts(0, name))
+    def _layer(self, name: str) -> _Layer:
+        """Read the layer that makes a tensor on both sides."""
+        theirs, ours = (reader.layer(name) if reader else None for reader in self._readers)
+        own = self._step.own.get(name)
+        if own is None or not own.elements:
+            return _Layer(name, theirs, ours)
+        reference = Reference(self._sides[0].quantizers, theirs)
+        expected = expected_noise(ours, self._step, reference) if ours else None
+        return _Layer(name, theirs, ours, own, expected)
 
     def _first_below(self) -> str | None:
         floor = self._bounds.floor_db
@@ -114,9 +134,10 @@ class Judge:
         )  # fmt: skip
 
     def _faults(
-        self, name: str, facts: LayerFacts | None, explained: Explained | None, ranges: Ranges
+        self, layer: _Layer, explained: Explained | None, ranges: Ranges
     ) -> Iterator[Blame]:
         """Yield what is wrong with a tensor, the surest reason first."""
+        name, facts = layer.name, layer.facts
         node = facts.node if facts else name
 
         def blame(reason: Reason, excess_db: float, text: str, way_out: str = "") -> Blame:
@@ -130,10 +151,10 @@ class Judge:
             return
         if self._step.seen[name].status is not Status.COMPARED:
             return
-        lost = self._not_finite(name, facts)
+        lost = self._not_finite(layer)
         if lost:
             yield blame(*lost)
-        wrong = self._parameters(name, facts)
+        wrong = self._parameters(layer)
         if wrong:
             excess = explained.excess_db if explained and explained.excess_db is not None else 0.0
             yield blame(wrong.reason, max(wrong.excess_db, excess), wrong.text)
@@ -144,16 +165,16 @@ class Judge:
         wide = ranges.fault(name)
         if wide:
             yield blame(*wide)
-        yield from (blame(*fault) for fault in self._excess(name, facts, explained))
+        yield from (blame(*fault) for fault in self._excess(layer, explained))
 
     def _inputs_agree(self, facts: LayerFacts | None) -> bool:
         sources = facts.sources if facts else ()
         seen = [self._step.seen.get(source.tensor) for source in sources]
         return all(s is None or s.status is not Status.SHAPE_DIFFERS for s in seen)
 
-    def _not_finite(self, name: str, facts: LayerFacts | None) -> tuple[Reason, float, str] | None:
+    def _not_finite(self, layer: _Layer) -> tuple[Reason, float, str] | None:
         """Tell of NaN and infinities that a layer makes of finite numbers."""
-        own = self._step.own.get(name)
+        name, facts, own = layer.name, layer.facts, layer.own
         if own is None or not own.nonfinite:
             return None
         half = self._step.seen[name].dtypes[1] == "float16"
@@ -169,32 +190,30 @@ class Judge:
             return Reason.OVERFLOW, math.inf, f"{count}: the reference's reach beyond 65504"
         return (Reason.OVERFLOW if half else Reason.NOT_FINITE), math.inf, count
 
-    def _parameters(self, name: str, facts: LayerFacts | None) -> ParameterFault | None:
-        theirs = self._facts(0, name)
-        if facts is None or theirs is None or name not in self._step.seen:
+    def _parameters(self, layer: _Layer) -> ParameterFault | None:
+        """Tell of weights and biases that are not the reference's."""
+        if layer.facts is None or layer.theirs is None:
             return None
-        touched = [name, *(source.tensor for source in facts.sources)]
+        touched = [layer.name, *(source.tensor for source in layer.facts.sources)]
         holdings = (self._sides[0].holdings, self._sides[1].holdings)
-        own = self._step.own.get(name)
-        noise: Array | None = None
-        if own is not None and own.elements and not own.nonfinite:
-            noise = expected_noise(facts, self._step, self._reference(name))
+        own = layer.own if layer.own is not None and not layer.own.nonfinite else None
         return parameter_fault(
-            theirs,
-            facts,
+            layer.theirs,
+            layer.facts,
             shifted=any(h[t].shift for t in touched for h in holdings if t in h),
-            drift=own.drift if own is not None and not own.nonfinite else None,
-            noise=noise,
+            drift=None if own is None else own.drift,
+            noise=None if own is None else layer.expected,
         )
 
     def _excess(
-        self, name: str, facts: LayerFacts | None, explained: Explained | None
+        self, layer: _Layer, explained: Explained | None
     ) -> Sequence[tuple[Reason, float, str]]:
         """Tell of an own error larger than rounding explains."""
-        own = self._step.own.get(name)
-        if own is None or own.nonfinite or not own.elements:
+        own = layer.own
+        if own is None or own.nonfinite:
             return ()
-        precision = facts.precision if facts else _by_type(self._step.seen[name].dtypes[1])
+        dtype = self._step.seen[layer.name].dtypes[1]
+        precision = layer.facts.precision if layer.facts else _by_type(dtype)
         decibels = own.errors().sqnr_db
         if explained is None or explained.excess_db is None:
             floor = self._bounds.own_db.get(precision, -math.inf)

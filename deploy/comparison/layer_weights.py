@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from deploy.comparison.lineage import Lineage, attribute
 __all__ = ["Weights", "Window", "weights_of"]
 
 Array = npt.NDArray[Any]
+
+_AT_ONCE = 1 << 16  # weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,12 @@ class Weights:
     groups: int = 1
     window: Window | None = None
 
+    def parts(self) -> Iterator[slice]:
+        """Yield slices of the outputs: what is made of the weights of one fits the cache."""
+        outputs = len(self.values)
+        size = max(1, _AT_ONCE * outputs // max(self.values.size, 1))
+        return (slice(start, start + size) for start in range(0, outputs, size))
+
     def in_units(self, read: Holding, made: Holding) -> Weights:
         """Return the weights between the tensors as they are.
 
@@ -99,9 +108,11 @@ class Weights:
         f = read.each(inner * self.groups).reshape(self.groups, inner)
         ratio = made.each(outputs)[:, None] / f.repeat(outputs // self.groups, axis=0)
         bias = self.bias
+        values = np.empty(self.values.shape, np.float32)
+        np.multiply(self.values, ratio[:, :, None], out=values, casting="same_kind")
         return replace(
             self,
-            values=(self.values * ratio[:, :, None]).astype(np.float32),
+            values=values,
             step=None if self.step is None else self.step * ratio,
             bias=None if bias is None else bias * made.each(outputs),
         )

@@ -96,8 +96,9 @@ class Lineage:
         zero = self.constants.get(node.input[2]) if len(node.input) > 2 else None
         codes = inner.astype(np.float32)
         if zero is not None and zero.any():
-            codes = codes - zero.astype(np.float32).reshape(shape if zero.size > 1 else ())
-        return codes * scale.astype(np.float32).reshape(shape), scale.reshape(-1), axis
+            codes -= zero.astype(np.float32).reshape(shape if zero.size > 1 else ())
+        codes *= scale.astype(np.float32).reshape(shape)
+        return codes, scale.reshape(-1), axis
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

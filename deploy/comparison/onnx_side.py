@@ -18,7 +18,7 @@ from deploy.comparison.pieces import Pieces
 from deploy.comparison.quantizers import quantizers_of
 from deploy.comparison.report import Subject
 from deploy.comparison.sides import Side, Walker
-from deploy.comparison.tensor_shapes import tensor_shapes
+from deploy.comparison.tensor_shapes import tensor_shapes, unpacked_bytes
 from deploy.comparison.wiring import Wiring, wiring_of
 from exporter.calibration_table import CalibrationTable
 from exporter.card import Card
@@ -58,6 +58,7 @@ def onnx_side(path: Path) -> Side:
         open=open_pieces,
         graph=graph,
         shapes=inferred,
+        unpacked=unpacked_bytes(model),
     )
 
 

@@ -82,9 +82,11 @@ def parameter_fault(
 
 def _weights(theirs: Weights, ours: Weights, unit: float) -> ParameterFault | None:
     """Compare weights in steps of their codes, or in last bits."""
-    delta = ours.values.astype(np.float64) - theirs.values.astype(np.float64)
-    apart = np.sqrt(np.mean(delta**2, axis=(1, 2)))
-    size = np.sqrt(np.mean(theirs.values.astype(np.float64) ** 2, axis=(1, 2)))
+    apart, size = np.empty(len(ours.values)), np.empty(len(ours.values))
+    for part in ours.parts():
+        own, there = (w.values[part].astype(np.float64) for w in (ours, theirs))
+        apart[part] = np.sqrt(np.mean((own - there) ** 2, axis=(1, 2)))
+        size[part] = np.sqrt(np.mean(there**2, axis=(1, 2)))
     if ours.step is not None:
         step = np.sqrt(np.mean(ours.step.astype(np.float64) ** 2, axis=1))
         allowed = step * _MOST

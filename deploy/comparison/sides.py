@@ -59,6 +59,7 @@ class Side:
         amaxes: What calibration chose for its quantizers, where the table lies beside it.
         graph: For facts of its layers; None when it has none.
         shapes: Tensor → shape for inputs of given shapes, where it is known without a run.
+        unpacked: Bytes of the weights that are dequantized to make a tensor.
         opaque: Only its outputs can be seen: it runs whole, and no layer of it can be fed.
         feedable: A layer of it can be fed another model's tensors.
     """
@@ -76,6 +77,7 @@ class Side:
     amaxes: Mapping[str, float] = field(default_factory=dict)
     graph: Graph | None = None
     shapes: Callable[[Shapes], Shapes] = field(default=lambda _: {})
+    unpacked: Mapping[str, int] = field(default_factory=dict)
     opaque: bool = False
     feedable: bool = True
 

@@ -1,4 +1,4 @@
-"""The shape of each tensor of a network, known before it runs."""
+"""The shape of each tensor of a network, and the size of its weights, known before it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx
 
-__all__ = ["tensor_shapes"]
+__all__ = ["tensor_shapes", "unpacked_bytes"]
 
 _SMALL_ELEMENTS = 64  # shapes and axes that shape inference reads are smaller
 
@@ -33,6 +33,22 @@ def tensor_shapes(
         if tensor.HasField("shape") and all(size > 0 for size in shape):
             known[value.name] = shape
     return known
+
+
+def unpacked_bytes(model: onnx.ModelProto) -> dict[str, int]:
+    """Return tensor → bytes of the weights that are dequantized to make it, as float32.
+
+    ONNX Runtime may dequantize all the weights of a graph before it runs the first layer.
+    """
+    graph = model.graph
+    elements = {initializer.name: math.prod(initializer.dims) for initializer in graph.initializer}
+    unpacked = {
+        node.output[0]: 4 * elements[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in elements
+    }
+    found = {n.output[0]: sum(unpacked.get(name, 0) for name in n.input) for n in graph.node}
+    return {name: size for name, size in found.items() if size}
 
 
 def _skeleton(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:

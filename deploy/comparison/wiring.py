@@ -152,32 +152,39 @@ def common_cuts(reference: Sequence[str], candidate: Sequence[str]) -> tuple[str
     return tuple(common)
 
 
-def merge_cuts(wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int]) -> tuple[str, ...]:
+def merge_cuts(wiring: Wiring, cuts: Sequence[str], *sizes: Mapping[str, int]) -> tuple[str, ...]:
     """Leave out cuts between pieces so small that memory gains nothing by them.
 
     Args:
         wiring: The graph.
         cuts: Some of its cuts.
-        sizes: Tensor → bytes, where known; a tensor of unknown size counts as one byte.
+        sizes: Tensor → bytes, once or for several kinds of memory; see :func:`weigh_pieces`.
 
     Returns:
         Those of ``cuts`` between pieces that together would be larger than the largest
-        piece alone, and than 1/16 of the whole.
+        piece alone, and than 1/16 of the whole, in any kind of memory.
     """
-    weights = weigh_pieces(wiring, cuts, sizes)
-    most = max(*weights, sum(weights) // _FEWEST_PIECES) if len(weights) > 1 else 0
+    kinds = [weigh_pieces(wiring, cuts, each) for each in sizes]
+    most = [max(*weights, sum(weights) // _FEWEST_PIECES, 0) for weights in kinds]
     kept: list[str] = []
-    size = weights[0]
-    for cut, following in zip(cuts, weights[1:], strict=True):
-        if size + following > most:
-            kept.append(cut)
-            size = 0
-        size += following
+    held = [0] * len(kinds)
+    for at, weights in enumerate(zip(*kinds, strict=True)):
+        together = [size + following for size, following in zip(held, weights, strict=True)]
+        if at and any(size > limit for size, limit in zip(together, most, strict=True)):
+            kept.append(cuts[at - 1])
+            together = list(weights)
+        held = together
     return tuple(kept)
 
 
 def weigh_pieces(wiring: Wiring, cuts: Sequence[str], sizes: Mapping[str, int]) -> list[int]:
-    """Return the bytes of the tensors made in each piece; there is one more than cuts."""
+    """Return the bytes of the tensors made in each piece; there is one more than cuts.
+
+    Args:
+        wiring: The graph.
+        cuts: Some of its cuts.
+        sizes: Tensor → bytes; one that is missing counts as one byte.
+    """
     weights = [0]
     ends = iter(cuts)
     end = next(ends, None)

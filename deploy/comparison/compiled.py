@@ -1,0 +1,34 @@
+"""How the loops of a comparison are compiled: each reads its arrays once, and holds no lock.
+
+Arrays come as (images, channels, elements), contiguous, float32 or float64. Sums are taken in
+float64: the squares of all float32 fit, and no order of summing shows in what is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+__all__ = ["ANY_ORDER", "AS_WRITTEN", "compiled"]
+
+# Sums may be taken in any order, so that they are taken eight at a time; NaN stays NaN.
+ANY_ORDER = frozenset({"reassoc", "contract", "nsz"})
+AS_WRITTEN: frozenset[str] = frozenset()
+
+
+def compiled(allowed: frozenset[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile when first called, or take the code from numba's cache on disk."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    if allowed:
+        options["fastmath"] = set(allowed)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # nowhere to keep a cache: a read-only package and no home
+            compiled = numba.njit(**options)(function)
+        return compiled
+
+    return decorate

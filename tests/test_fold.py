@@ -1,0 +1,95 @@
+"""Sums over pairs of tensors: held against numpy, and the same in any batch."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from deploy.comparison.fold import PairSums, SideSums
+from deploy.comparison.pair_kernel import bin_values
+
+ANY = st.floats(width=32)  # NaN, infinities, both zeros and the smallest numbers among them
+SHAPES = array_shapes(min_dims=2, max_dims=4, max_side=5)
+TENSORS = arrays(np.float32, SHAPES, elements=ANY)
+
+
+def channels(array):
+    """Return the values of each channel, a row each."""
+    return np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
+
+
+def bounds_of(array, batch):
+    sums = SideSums()
+    for start in range(0, len(array), batch):
+        sums.add(array[start : start + batch])
+    return sums
+
+
+@given(TENSORS, st.integers(1, 5), st.sampled_from([np.float32, np.float64]))
+def test_bounds_are_those_of_the_numbers(array, batch, dtype):
+    sums = bounds_of(array.astype(dtype), batch)
+    rows = channels(array)
+    np.testing.assert_array_equal(sums.low, np.fmin.reduce(rows, axis=1))
+    np.testing.assert_array_equal(sums.high, np.fmax.reduce(rows, axis=1))
+    assert (sums.nan, sums.inf) == (np.isnan(array).sum(), np.isinf(array).sum())
+
+
+def test_bounds_of_rows_longer_than_a_register():
+    row = np.linspace(-3.0, 5.0, 1003, dtype=np.float32).reshape(1, 1, 1003)
+    assert bounds_of(row, 1).bounds() == (-3.0, 5.0)
+    row[0, 0, 501] = np.nan
+    sums = bounds_of(row, 1)
+    assert (sums.bounds(), sums.nan, sums.inf) == ((-3.0, 5.0), 1, 0)
+    row[0, 0, 700] = -np.inf
+    assert bounds_of(row, 1).bounds() == (-np.inf, 5.0)
+
+
+def test_no_number_has_no_bounds():
+    sums = bounds_of(np.full((2, 3, 4), np.nan, np.float32), 1)
+    assert np.isnan(sums.bounds()).all()
+    assert (sums.nan, sums.dead) == (24, 0)
+
+
+@given(
+    arrays(np.float32, (3, 2, 37), elements=st.floats(-100, 100, width=32)),
+    arrays(np.float32, (3, 2, 37), elements=st.floats(-1, 1, width=32)),
+)
+def test_a_pair_is_summed_in_float64(reference, noise):
+    candidate = reference + noise
+    sums = PairSums()
+    for n in range(3):
+        sums.add(reference[n : n + 1], candidate[n : n + 1], np.array([10 + n]))
+    r, c = channels(reference).astype(np.float64), channels(candidate).astype(np.float64)
+    d = c - r
+    expected = [r.sum(1), (r * r).sum(1), (c * c).sum(1), d.sum(1), (d * d).sum(1)]
+    np.testing.assert_allclose(sums.sums, np.transpose(expected), rtol=1e-12, atol=1e-9)
+    assert sums.largest == np.abs(d).max()
+    if sums.largest:
+        image, (k, i) = sums.at.image - 10, sums.at.index
+        assert abs(float(candidate[image, k, i]) - float(reference[image, k, i])) == sums.largest
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_counted_and_says_nothing_of_the_rest(value):
+    reference = np.zeros((1, 2, 20), np.float32)
+    candidate = reference + np.float32(0.5)
+    candidate[0, 1, 3] = value
+    sums = PairSums()
+    sums.add(reference, candidate, np.array([0]))
+    assert sums.nonfinite == 1
+    assert np.isnan(sums.errors().sqnr_db)
+    assert sums.sums[0].tolist() == [0.0, 0.0, 5.0, 10.0, 5.0]
+
+
+def test_the_largest_difference_may_be_beyond_float32():
+    big = np.full((1, 1, 9), 3e38, np.float32)
+    sums = PairSums()
+    sums.add(big, -big, np.array([0]))
+    assert sums.largest == pytest.approx(6e38)
+
+
+def test_bins_hold_every_number():
+    counts = np.zeros(64, np.int64)
+    bin_values(np.array([0.0, 0.5, 1.0, -7.0, 9.0, np.nan], np.float32), 0.0, 1.0, counts)
+    assert (counts[0], counts[32], counts[63], counts.sum()) == (2, 1, 2, 5)
