@@ -13,6 +13,7 @@ from calib_data.image import IMAGE_SUFFIXES, read_image
 from calib_data.pixels import Pixels, Tensor
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Labels, prepare
+from core.artifacts import regular
 from core.errors import InputError
 
 __all__ = ["FolderSource", "open_folder"]
@@ -63,7 +64,7 @@ class FolderSource:
         """Return the SHA-256 of the file's bytes: no decoding, a hundredth of its cost."""
         path = self.root / self.files[index]
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            return hashlib.sha256(regular(path).read_bytes()).hexdigest()
         except OSError as err:
             raise InputError(
                 f"{path}: cannot be read ({err.strerror})",

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from calib_data.pixels import Pixels
+from core.artifacts import regular
 from core.errors import InputError
 
 __all__ = ["IMAGE_SUFFIXES", "read_image"]
@@ -62,7 +63,7 @@ def read_image(path: Path) -> Pixels:
             decoding it would fill the memory (Pillow's ``Image.MAX_IMAGE_PIXELS``).
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(regular(path), formats=_FORMATS) as image:
             _refuse_bomb(image, path)
             orientation = image.getexif().get(_ORIENTATION)
             rgb = _to_rgb(image)

@@ -7,9 +7,11 @@ old file or the new one, never a part.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from core.errors import InputError, OutputError
 
 __all__ = [
     "read_json",
+    "regular",
     "require_parent",
     "sha256_bytes",
     "sha256_file",
@@ -36,6 +39,22 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def regular(path: Path, *, pipe: bool = False) -> Path:
+    """Return the path, once nothing is there that reading would wait for, or never end.
+
+    Args:
+        path: What is about to be read.
+        pipe: A pipe will do: what is read once, such as a shell's ``<(command)``.
+
+    Raises:
+        OSError: A device, a socket, or a pipe; or it cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (pipe and stat.S_ISFIFO(mode))):
+        raise OSError(errno.EINVAL, "a pipe, a device or a socket, not a file")
+    return path
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits.
 
@@ -44,7 +63,7 @@ def sha256_file(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as err:
@@ -151,13 +170,13 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         InputError: Missing, unreadable, not JSON, or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(regular(path, pipe=True).read_text(encoding="utf-8"))
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})",
             hint=f"name an existing {what}; the stage before this one writes it",
         ) from err
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:
         raise InputError(
             f"{path}: not a {what} (not JSON: {err})", hint="remove it and make it again"
         ) from err

@@ -153,7 +153,7 @@ def read_accuracy(path: Path) -> Accuracy:
         models = tuple(_answers_from_json(answers) for answers in value["models"])
         not_run = tuple(NotRun(str(m["model"]), str(m["why"])) for m in value["not_run"])
         return Accuracy(DataRecord.from_json(value["data"]), models, not_run)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise InputError(
             f"{path}: not an evaluation ({type(err).__name__}: {err})",
             hint="remove it and make it again with strata evaluate",

@@ -164,7 +164,7 @@ def _architecture(machine: str) -> str:
 def _object(text: str, path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:
         raise _not_doctors(path, f"not JSON: {err}") from err
     if not isinstance(value, dict) or not isinstance(value.get("machine"), dict):
         raise _not_doctors(path, "no machine is described in it")

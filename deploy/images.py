@@ -74,8 +74,15 @@ class DataRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DataRecord:
-        """Read what :meth:`to_json` wrote; KeyError or TypeError when it is something else."""
-        return cls(value["name"], value["sha256"], int(value["images"]), value["preprocess"])
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError or OverflowError: It is something else.
+        """
+        name, sha256, spec = (value[key] for key in ("name", "sha256", "preprocess"))
+        if not (isinstance(name, str) and isinstance(sha256, str) and isinstance(spec, str | None)):
+            raise TypeError("name, sha256 and preprocess are not texts")
+        return cls(name, sha256, int(value["images"]), spec)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

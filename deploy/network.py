@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.artifacts import regular
 from core.errors import GraphError, InputError
 from deploy.builder import parse
 from deploy.flavour import Flavour, load_flavour
@@ -74,7 +75,7 @@ def read_network(
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})", hint="name an ONNX file"

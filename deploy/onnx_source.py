@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.artifacts import sha256_bytes, sha256_file
+from core.artifacts import regular, sha256_bytes, sha256_file
 from core.errors import InputError
 from deploy.onnx_reader import Graph, read_graph
 from deploy.weight_files import weight_files
@@ -35,7 +35,7 @@ def read_onnx(path: Path, output: Path) -> bytes:
             f"{output}: the engine would overwrite its ONNX file", hint="name another file with -o"
         )
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})",

@@ -20,6 +20,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.artifacts import regular
 from core.errors import InputError
 from deploy.target import ComputeCapability
 
@@ -68,7 +69,7 @@ def read_header(path: Path) -> PlanHeader:
         InputError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return parse_header(file.read(HEADER_BYTES))
     except OSError as err:
         raise InputError(

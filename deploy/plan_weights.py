@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.artifacts import regular
 from core.errors import BuildError, InputError
 from deploy.flavour import Flavour
 from deploy.manifest import Manifest
@@ -40,7 +41,7 @@ def onnx_beside(engine: Path, manifest: Manifest) -> OnnxWeights | None:
     others = sorted(path for path in engine.parent.glob("*.onnx") if path != likely)
     for path in (likely, *others):
         try:
-            data = path.read_bytes()
+            data = regular(path).read_bytes()
             found = digests(data, path)
         except (OSError, InputError):  # not that one
             continue

@@ -81,5 +81,9 @@ def message(value: Value | None) -> memoryview:
 
 
 def text(value: Value | None) -> str:
-    """Return a field's text; empty when it is absent."""
-    return bytes(message(value)).decode("utf-8", errors="replace")
+    """Return a field's text; empty when it is absent.
+
+    Raises:
+        ValueError: It is not UTF-8.
+    """
+    return bytes(message(value)).decode("utf-8")

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from core.artifacts import sha256_bytes, write_bytes
+from core.artifacts import regular, sha256_bytes, write_bytes
 from core.errors import InputError, OutputError
 from deploy.trt_log import TensorrtLog
 
@@ -40,7 +40,7 @@ class TimingCache:
         self._native: Any = None
         self._data = b""
         try:
-            self._data = path.read_bytes()
+            self._data = regular(path).read_bytes()
         except FileNotFoundError:
             _refuse_unwritable(path)
         except OSError as err:

@@ -126,7 +126,7 @@ class CalibrationTable:
                 _look_from_json(value.get("input", {})),
                 steps_from_json(value.get("equalized", [])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise InputError(
                 f"{path}: an entry is not as a calibration table has it "
                 f"({type(err).__name__}: {err})",

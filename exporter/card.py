@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,21 +128,27 @@ def _numbers(text: str, where: str) -> dict[str, float]:
     value = _json(text, where)
     if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
         raise _broken(where, "not an object of numbers")
-    return {str(name): float(number) for name, number in value.items()}
+    try:
+        numbers = {str(name): float(number) for name, number in value.items()}
+    except OverflowError as err:
+        raise _broken(where, f"a number too large ({err})") from err
+    if not all(map(math.isfinite, numbers.values())):
+        raise _broken(where, "a number that is not finite")
+    return numbers
 
 
 def _steps(text: str, where: str) -> dict[str, Steps]:
     value = _json(text, where)
     try:
         return steps_from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise _broken(where, f"not factors of channels ({err})") from err
 
 
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:
         raise _broken(where, f"not JSON: {err}") from err
 
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 
-from core.artifacts import write_bytes
+from core.artifacts import regular, write_bytes
 from core.errors import GraphError, InputError
 from exporter.card import KEY_PREFIX, Card
 from exporter.external_data import load_external_data
@@ -35,6 +35,11 @@ def load(path: Path) -> onnx.ModelProto:
             f"{path}: not an ONNX file, or a truncated one ({len(data)} bytes)",
             hint="export it again, or copy it again whole",
         ) from err
+    if (name := _no_text(model)) is not None:
+        raise InputError(
+            f"{path}: not an ONNX file, or a damaged one ({name!r} is not UTF-8)",
+            hint="export it again, or copy it again whole",
+        )
     # Nearly any bytes can be read as some protobuf message; these fields tell ONNX apart.
     if not model.ir_version or not model.opset_import or not model.HasField("graph"):
         raise InputError(
@@ -117,12 +122,26 @@ def _read(path: Path) -> bytes:
                 f"{path}: {size} bytes; one ONNX file holds at most 2 GiB",
                 hint="save it with external data: onnx.save(…, save_as_external_data=True)",
             )
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})",
             hint="check the path; strata export writes such a file",
         ) from err
+
+
+def _no_text(message: Message) -> bytes | None:
+    """Return the first text that is none: protobuf hands out the bytes of what is not UTF-8."""
+    for field, value in message.ListFields():
+        if field.cpp_type not in (field.CPPTYPE_STRING, field.CPPTYPE_MESSAGE):
+            continue
+        many = not isinstance(value, str | bytes | Message)
+        for item in value if many else (value,):
+            if field.type == field.TYPE_STRING and isinstance(item, bytes):
+                return item
+            if isinstance(item, Message) and (found := _no_text(item)) is not None:
+                return found
+    return None
 
 
 def _to_bytes(model: onnx.ModelProto) -> bytes:

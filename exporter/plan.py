@@ -119,7 +119,7 @@ class QuantizationPlan:
                 tuple(_weight(entry) for entry in value["weights"]),
                 {str(node): str(why) for node, why in value["left"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise InputError(
                 f"{path}: an entry is not as a printed plan has it ({type(err).__name__}: {err})",
                 hint="print the plan again and compare",

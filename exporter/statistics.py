@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.artifacts import write_bytes
+from core.artifacts import regular, write_bytes
 from core.errors import InputError
 from exporter.channels import ChannelCounts
 from exporter.histogram import SHIFT, Histogram
@@ -127,7 +128,7 @@ def read_statistics(path: Path) -> Statistics:
     """
     hint = "collect the statistics again with strata calibrate"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             header = json.loads(archive.read("header.json"))
             if header["kind"] != _KIND or header["version"] != _VERSION:
                 raise InputError(f"{path}: statistics of another version", hint=hint)
@@ -137,7 +138,10 @@ def read_statistics(path: Path) -> Statistics:
         return _from_parts(header, arrays)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as err:
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+        *(KeyError, TypeError, ValueError, OverflowError),
+    ) as err:
         raise InputError(
             f"{path}: not a statistics file, or a damaged one ({err})", hint=hint
         ) from err

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from core.artifacts import regular
 from core.errors import InputError, OutputError
 from exporter.session_errors import not_onnx
 
@@ -83,7 +84,7 @@ def _parse(model: Path | bytes, where: str) -> onnx.GraphProto:
 def _bytes(model: Path | bytes | onnx.ModelProto) -> bytes:
     """Return a model as a serialized message."""
     if isinstance(model, Path):
-        return model.read_bytes()
+        return regular(model).read_bytes()
     if isinstance(model, bytes):
         return model
     data: bytes = model.SerializeToString()

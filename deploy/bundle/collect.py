@@ -13,7 +13,7 @@ from pathlib import Path
 
 from calib_data.fashion_mnist import FOLDER
 from calib_data.preprocess import PreprocessSpec
-from core.artifacts import sha256_bytes
+from core.artifacts import regular, sha256_bytes
 from core.errors import InputError
 from deploy.build_options import shows_tensors
 from deploy.bundle.contents import (
@@ -119,7 +119,7 @@ def _graph(folder: Path) -> Path:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})", hint="check the path and its permissions"

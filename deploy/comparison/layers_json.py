@@ -49,7 +49,7 @@ def read_report(path: Path) -> Report:
     try:
         report: Report = from_json(Report, value)
         _check(report)
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
         raise InputError(
             f"{path}: not a comparison ({type(err).__name__}: {err})",
             hint="remove it and make it again with strata compare",

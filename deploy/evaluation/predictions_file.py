@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.artifacts import write_bytes
+from core.artifacts import regular, write_bytes
 from core.errors import InputError
 from deploy.evaluation.predictions import (
     ARRAYS,
@@ -92,7 +93,7 @@ def read_predictions(path: Path) -> Predictions:
     """
     hint = "make it again: strata evaluate MODEL… --predictions " + path.name
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             header = json.loads(archive.read("header.json"))
             if header["kind"] != _KIND or header["version"] != _VERSION:
                 raise InputError(f"{path}: predictions of another version", hint=hint)
@@ -102,8 +103,8 @@ def read_predictions(path: Path) -> Predictions:
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
     except (
-        *(zipfile.BadZipFile, EOFError, KeyError),
-        *(TypeError, ValueError, AttributeError, NotImplementedError),
+        *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError),
+        *(TypeError, ValueError, AttributeError, OverflowError),
     ) as err:
         raise InputError(
             f"{path}: not a predictions file, or a damaged one ({err})", hint=hint

@@ -87,7 +87,10 @@ def read_baseline(path: Path) -> tuple[Baseline, Predictions]:
         )
     try:
         baseline = _from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError, StrataError) as err:
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError, OverflowError),
+        StrataError,
+    ) as err:
         raise InputError(
             f"{path}: not a baseline ({type(err).__name__}: {err})",
             hint="check its rules; or restore it, or make it again with strata baseline",

@@ -72,7 +72,7 @@ def kernels_of_inspector(text: str, *, batch: int = 1) -> KernelGraph:
     """
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:
         raise ValueError(f"not JSON: {err}") from err
     layers = value.get("Layers") if isinstance(value, dict) else None
     if not isinstance(layers, list):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.artifacts import sha256_bytes, sha256_file
+from core.artifacts import regular, sha256_bytes, sha256_file
 from core.errors import InputError
 from deploy.graph_types import tensor_types
 from deploy.inspect.kernels import CODES, SIZES
@@ -76,7 +76,7 @@ def inspect_model(path: Path) -> ModelFacts:
         InputError: It cannot be read, is not ONNX, or names weights that are not beside it.
     """
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})", hint="name an ONNX file or an engine"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.artifacts import sha256_bytes
+from core.artifacts import regular, sha256_bytes
 from core.errors import InputError
 from deploy.onnx_reader import Graph, read_graph
 from deploy.runners import Model, Runner, Tensors
@@ -55,7 +55,7 @@ def open_onnx(path: Path, *, fast: bool = False, many: bool = False) -> Model:
         GraphError: ONNX Runtime cannot run it.
     """
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})", hint="check the path and its permissions"

@@ -127,7 +127,7 @@ class ResNetConfig:
         """
         try:
             values: Any = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as err:
+        except (ValueError, RecursionError) as err:
             raise InputError(
                 f"{where}: the network's config is not JSON ({err})", hint="make the file again"
             ) from err

@@ -100,7 +100,7 @@ def _agreed(path: Path, held: ResNetConfig, options: ModelOptions) -> ResNetConf
 def _json(metadata: Mapping[str, str], key: str, path: Path) -> Any:
     try:
         return json.loads(metadata.get(key, "null"))
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:
         raise InputError(f"{path}: its {key} is not JSON ({err})", hint=_AGAIN) from err
 
 

@@ -1,0 +1,123 @@
+"""What is no file, no text, or a number of no size: one line and its exit code."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from tiny_nets import resnet, write
+
+from core.artifacts import read_json, regular, sha256_file
+from core.errors import InputError
+from deploy.accuracy import read_accuracy
+from deploy.cli import cli
+from deploy.onnx_reader import read_graph
+from exporter.card import Card
+from exporter.onnx_file import load
+from exporter.statistics import read_statistics
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    path = tmp_path / "model.onnx"
+    os.mkfifo(path)
+    return path
+
+
+def test_a_pipe_is_refused_where_a_file_is_read_more_than_once(pipe):
+    with pytest.raises(InputError, match="a pipe, a device or a socket"):
+        sha256_file(pipe)
+
+
+def test_what_is_read_once_may_come_through_a_pipe():
+    reading, writing = os.pipe()
+    os.write(writing, b'{"a": 1}')
+    os.close(writing)
+    try:
+        assert read_json(Path(f"/dev/fd/{reading}"), what="plan") == {"a": 1}
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize("command", ["inspect", "lint", "optimize", "evaluate", "build", "bench"])
+@pytest.mark.parametrize("device", [False, True])
+def test_commands_do_not_wait_for_a_pipe_nor_read_a_device_for_ever(command, device, pipe):
+    if device:
+        pipe.unlink()
+        pipe.symlink_to("/dev/zero")
+    result = CliRunner().invoke(cli, [command, str(pipe)])
+    assert (result.exit_code, "a pipe, a device or a socket" in result.stderr) == (2, True)
+
+
+def test_files_and_folders_are_regular(tmp_path):
+    assert regular(tmp_path) == tmp_path
+    with pytest.raises(FileNotFoundError):
+        regular(tmp_path / "none")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, '{"schema": ' + "9" * 5000 + "}", "[" * 100_000])
+def test_json_that_python_will_not_read_is_no_json(text, tmp_path):
+    path = tmp_path / "layers.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not JSON"):
+        read_json(path, what="comparison")
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1e999}', '{"a": 1' + "0" * 400 + "}"])
+def test_shifts_are_finite(text):
+    with pytest.raises(InputError, match=r"strata\.shifts: unreadable metadata \(a number"):
+        Card.from_metadata({"strata.shifts": text}, where="m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("images", float("inf")), ("sha256", None), ("name", 3), ("preprocess", [])]
+)
+def test_an_accuracy_of_wrong_kinds_is_refused(key, value, tmp_path):
+    data = {"name": "d", "sha256": "0", "images": 1, "preprocess": None}
+    accuracy = {"schema": "strata.accuracy/2", "data": data, "models": [], "not_run": []}
+    path = tmp_path / "accuracy.json"
+    path.write_text(json.dumps(accuracy))
+    assert read_accuracy(path).data.images == 1
+    data[key] = value
+    path.write_text(json.dumps(accuracy))
+    with pytest.raises(InputError, match="not an evaluation"):
+        read_accuracy(path)
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path):
+    path = write(resnet(), tmp_path / "m.onnx")
+    data = path.read_bytes().replace(b"conv1", b"co\xffv1")
+    onnx.ModelProto().ParseFromString(data)  # protobuf itself lets it pass
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"xffv1.* is not UTF-8"):
+        load(path)
+    with pytest.raises(InputError, match="can't decode byte 0xff"):
+        read_graph(data, where="m.onnx")
+
+
+@pytest.mark.parametrize("flag", [0x01, 0x20])  # encrypted, patched
+def test_statistics_of_a_kind_of_zip_that_is_not_read(flag, tmp_path):
+    path = tmp_path / "statistics.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", "{}")
+    data = bytearray(path.read_bytes())
+    for sign, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(sign) + at] |= flag
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a statistics file"):
+        read_statistics(path)
+
+
+def test_statistics_whose_compression_is_broken(tmp_path):
+    path = tmp_path / "statistics.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", json.dumps({"kind": list(np.arange(99.0))}))
+    data = bytearray(path.read_bytes())
+    data[42:48] = b"\xff" * 6
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a statistics file"):
+        read_statistics(path)
