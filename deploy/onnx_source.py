@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ def read_onnx(path: Path, output: Path) -> bytes:
     Raises:
         InputError: It cannot be read, or is the output.
     """
-    if path.resolve() == output.resolve():
+    if os.path.realpath(path) == os.path.realpath(output):  # no error where links go round
         raise InputError(
             f"{output}: the engine would overwrite its ONNX file", hint="name another file with -o"
         )

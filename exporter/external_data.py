@@ -23,7 +23,7 @@ _WHOLE_BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.
 
 
 def load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Move every external tensor's bytes into the model.
+    """Move every external tensor's bytes into the model; check the length of the others.
 
     Args:
         model: As parsed; changed in place.
@@ -38,6 +38,8 @@ def load_external_data(model: onnx.ModelProto, path: Path) -> None:
             tensor.raw_data = _read(tensor, path)
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
+        elif tensor.HasField("raw_data"):
+            _check_length(tensor, len(tensor.raw_data), f"{path}: weights of {tensor.name!r}")
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -1,4 +1,4 @@
-"""From the editable graph back to an ONNX model, always in the same bytes."""
+"""From an ONNX model to the editable graph, and back, always in the same bytes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,28 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-__all__ = ["to_proto"]
+from core.errors import GraphError
+
+__all__ = ["from_proto", "to_proto"]
 
 _PRODUCER = "strata"
+
+
+def from_proto(model: onnx.ModelProto) -> ir.Model:
+    """Return a model's graph for editing; it wraps the model's own tensors.
+
+    Raises:
+        GraphError: It contradicts itself: two nodes make one tensor, a type is none.
+    """
+    try:
+        return ir.from_proto(model)
+    except (RuntimeError, ValueError, TypeError, KeyError) as err:
+        cause = err.__cause__  # onnx-ir tells of each layer that it went through; the last knows
+        while cause is not None and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise GraphError(
+            f"the graph cannot be read: {cause or err}", hint="export the model again"
+        ) from err
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

@@ -6,11 +6,10 @@ import copy
 from collections.abc import Sequence
 
 import onnx
-import onnx_ir as ir
 
 from core.errors import GraphError
 from core.progress import Progress, silent
-from exporter.graph_file import to_proto
+from exporter.graph_file import from_proto, to_proto
 from exporter.passes.base import Pass, PassResult
 from exporter.passes.dead_code import dead_code
 from exporter.passes.fold_batchnorm import fold_batchnorm
@@ -87,12 +86,7 @@ def optimize(
             hint="export at opset 19, or convert with onnx.version_converter.convert_version",
         )
     with quiet():
-        try:
-            graph = ir.from_proto(copy.deepcopy(model))  # the graph edits the tensors it wraps
-        except (ValueError, TypeError, KeyError) as err:
-            raise GraphError(
-                f"the graph cannot be read: {err}", hint="export the model again"
-            ) from err
+        graph = from_proto(copy.deepcopy(model))  # the graph edits the tensors it wraps
         results = run_passes(graph, PASSES, progress=progress)
     optimized = to_proto(graph)
     return optimized, results

@@ -23,6 +23,7 @@ import onnx
 import onnx_ir as ir
 
 from core.errors import GraphError
+from exporter.graph_file import from_proto
 from exporter.passes.base import dims, is_op, sole_consumer
 from exporter.passes.name_nodes import name_nodes
 from exporter.plan import Activation, QuantizationPlan, Selection, Weight
@@ -40,7 +41,7 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMu
 
 def named_graph(model: onnx.ModelProto) -> ir.Model:
     """Return the graph for editing, every node with the name that a plan calls it by."""
-    graph = ir.from_proto(model)
+    graph = from_proto(model)
     name_nodes(graph)
     return graph
 

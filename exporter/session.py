@@ -216,8 +216,6 @@ def _onnxruntime() -> tuple[Any, tuple[type[Exception], ...]]:
     return onnxruntime, (*errors, RuntimeError)
 
 
-
-
 def _dtype(text: str) -> np.dtype[Any]:
     """Return numpy's type for ONNX Runtime's ``tensor(float)``."""
     word = text.removeprefix("tensor(").removesuffix(")")

@@ -121,3 +121,81 @@ def test_statistics_whose_compression_is_broken(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match="not a statistics file"):
         read_statistics(path)
+
+
+def broken(tmp_path, edit):
+    model = resnet()
+    edit(model)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def twice(model):
+    model.graph.node[2].output[0] = model.graph.node[1].output[0]
+
+
+def huge(model):
+    model.graph.initializer[0].dims[0] = 2**40
+
+
+def typeless(model):
+    model.graph.initializer[0].data_type = 77
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "words"),
+    [
+        (twice, 5, "the graph cannot be read"),
+        (huge, 2, "bytes for float32 of shape [1099511627776"),
+        (typeless, 2, "unknown element type 77"),
+    ],
+)
+@pytest.mark.parametrize("command", [["optimize"], ["quantize", "--precision", "fp16"]])
+def test_graphs_that_contradict_themselves(command, edit, code, words, tmp_path):
+    path = broken(tmp_path, edit)
+    result = CliRunner().invoke(cli, [*command, str(path)])
+    assert (result.exit_code, words in result.stderr) == (code, True), result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+EVIL = "ev\x1b[2J\x1b]0;il\x07"
+
+
+def renamed(model):
+    """Give output and an operator a name that steers a terminal."""
+    old = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [EVIL if name == old else name for name in node.output]
+    model.graph.output[0].name = EVIL
+
+
+def foreign(model):
+    model.graph.node[1].op_type = EVIL
+
+
+@pytest.mark.parametrize("edit", [renamed, foreign])
+@pytest.mark.parametrize("command", ["inspect", "lint", "optimize", "evaluate", "build", "bench"])
+def test_names_do_not_steer_the_terminal(command, edit, tmp_path):
+    path = broken(tmp_path, edit)
+    size = ["--size", "16x16"] if command in ("build", "bench") else []
+    result = CliRunner().invoke(cli, [command, str(path), *size], color=True)
+    assert not isinstance(result.exception, Exception) or result.exit_code != 1
+    assert "\x1b[2J" not in result.output
+    assert "\x07" not in result.output
+    assert edit is renamed or "ev�[2J" in result.output
+
+
+def test_too_little_memory_is_said_in_a_line(monkeypatch, tmp_path):
+    def full(path):
+        raise MemoryError("Unable to allocate 512. GiB")
+
+    monkeypatch.setattr("exporter.onnx_file.load", full)
+    result = CliRunner().invoke(cli, ["lint", str(tmp_path)])
+    assert (result.exit_code, "out of memory (Unable" in result.stderr) == (2, True)
+
+
+def test_links_that_go_round(tmp_path):
+    (tmp_path / "m.onnx").symlink_to("m.onnx")
+    result = CliRunner().invoke(cli, ["build", str(tmp_path / "m.onnx")])
+    assert (result.exit_code, "Too many levels" in result.stderr) == (2, True)

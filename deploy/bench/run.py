@@ -121,7 +121,12 @@ def _common_size(subjects: Sequence[Subject]) -> tuple[int, int]:
 
 
 def _noise(batch: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(_SEED).standard_normal((batch, 3, *size), np.float32)
+    try:
+        return np.random.default_rng(_SEED).standard_normal((batch, 3, *size), np.float32)
+    except ValueError as err:  # more than numpy can count; MemoryError where it can
+        raise InputError(
+            f"{batch} images of {size[0]}×{size[1]} fit no memory", hint="give a smaller size"
+        ) from err
 
 
 def _at_batch(

@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from core.errors import Interrupted, StrataError
+from core.errors import InputError, Interrupted, StrataError
+from deploy.cli.warnings import shown
 
 __all__ = ["cli", "main"]
 
@@ -59,8 +60,8 @@ class _Failure(click.ClickException):
         """Print the problem and the hint on stderr."""
         stream = file or sys.stderr
         click.secho("error: ", fg="red", bold=True, nl=False, file=stream)
-        click.echo(self.error.problem, file=stream)
-        click.echo(f"  hint: {self.error.hint}", file=stream)
+        click.echo(shown(self.error.problem), file=stream)
+        click.echo(f"  hint: {shown(self.error.hint)}", file=stream)
 
 
 class _LazyGroup(click.Group):
@@ -91,6 +92,12 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except StrataError as err:
             raise _Failure(err) from err
+        except MemoryError as err:
+            full = InputError(
+                f"out of memory ({err})" if str(err) else "out of memory",
+                hint="give it less at a time (--batch, --images), or a smaller model",
+            )
+            raise _Failure(full) from err
         except KeyboardInterrupt as err:
             stop = Interrupted(
                 "interrupted; nothing half-written was left",

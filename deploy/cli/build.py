@@ -12,6 +12,7 @@ import click
 
 from deploy.build_options import brings_runtime, is_refittable, is_stripped, shows_tensors
 from deploy.cli.build_choices import build_choices
+from deploy.inspect.columns import plain
 from deploy.target import BuildTarget, parse_batch, parse_size, parse_targets
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _summary(artifact: EngineArtifact) -> str:
         ("took", f"{artifact.seconds:.1f} s, {artifact.peak_bytes / 1e6:.0f} MB of memory"),
     ]
     head = f"{artifact.plan}  {manifest.plan_bytes / 1e6:.1f} MB, its manifest beside it"
-    return "\n".join([head, *(f"  {key:<7} {text}" for key, text in rows)])
+    return "\n".join([head, *(f"  {key:<7} {plain(text)}" for key, text in rows)])
 
 
 def _special(manifest: Manifest) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.errors import GraphError, InputError, MissingBackendError
+from deploy.cli.warnings import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,8 @@ def command(
     if as_json:
         click.echo(json.dumps(_facts(report, model), indent=2, ensure_ascii=False))
     else:
-        click.echo("\n".join(_lines(report, model, None if show_all else _SHOWN)))
+        lines = _lines(report, model, None if show_all else _SHOWN)
+        click.echo(shown("\n".join(lines)))
     _judge(report, model, strict=strict)
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.inspect.columns import plain
+
 if TYPE_CHECKING:
     import onnx
 
@@ -85,7 +87,7 @@ def result_text(facts: dict[str, Any]) -> str:
         ),
     ]
     head = f"{facts['file']}  {facts['bytes'] / 1e6:.1f} MB, opset {facts['opset']}"
-    return "\n".join([head, *(f"  {key:<7} {text}" for key, text in rows)])
+    return "\n".join([head, *(f"  {key:<7} {plain(text)}" for key, text in rows)])
 
 
 def _shape(value: onnx.ValueInfoProto) -> str:

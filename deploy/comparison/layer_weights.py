@@ -121,7 +121,7 @@ class Weights:
 def weights_of(graph: Lineage, node: onnx.NodeProto) -> Weights | None:
     """Return the weights of a Conv, Gemm or MatMul as the graph has them, the output first."""
     found = graph.value(node.input[1])
-    if found is None or found[0].ndim < 2:
+    if found is None or found[0].ndim < 2 or not found[0].size:
         return None
     values, step, axis = found
     groups = int(attribute(node, "group", 1))
