@@ -179,6 +179,8 @@ def foreign(model):
 def test_names_do_not_steer_the_terminal(command, edit, tmp_path):
     path = broken(tmp_path, edit)
     size = ["--size", "16x16"] if command in ("build", "bench") else []
+    if command == "bench":
+        size += ["--batch", "1", "--seconds", "0.02", "--warm-up", "0.01"]
     result = CliRunner().invoke(cli, [command, str(path), *size], color=True)
     assert not isinstance(result.exception, Exception) or result.exit_code != 1
     assert "\x1b[2J" not in result.output
