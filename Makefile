@@ -44,10 +44,10 @@ ENGINE := $(OUT)/$(PRECISION).engine
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration bench-trt clean FORCE
+.PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration bench-compare bench-compare-large bench-trt clean FORCE
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  variables: DEPTH=$(DEPTH) WEIGHTS=$(WEIGHTS) PRECISION=$(PRECISION) METHOD=$(METHOD)"
 	@echo "             IMAGES=$(IMAGES) BATCH=$(BATCH) FLAVOUR=$(FLAVOUR) OUT=$(OUT)"
@@ -211,8 +211,26 @@ $(BENCH_224)/model.onnx: $(WEIGHTS_FILE) | .venv/.ready
 	@mkdir -p $(@D)
 	$(STRATA) export --depth $(DEPTH) $(MODEL) --weights $(or $(WEIGHTS_FILE),$(WEIGHTS)) --preprocess imagenet-v1 -o $@
 
-$(BENCH_224)/optimized.onnx: $(BENCH_224)/model.onnx
+bench-compare: $(BENCH_224)/optimized.onnx $(BENCH_224)/int8.onnx | .venv/.ready ## time and memory of strata compare at 224×224, against plain inference and Polygraphy
+	@.venv/bin/python -m bench.compare $(BENCH_224)/optimized.onnx $(BENCH_224)/int8.onnx --data '$(DATA)' -o $(BENCH_224) $(BENCH)
+
+# Random weights do here: the numbers of a large image are not asked for, only their memory.
+BENCH_LARGE := build/bench/resnet$(DEPTH)-1024x2048
+
+bench-compare-large: $(BENCH_LARGE)/optimized.onnx $(BENCH_LARGE)/int8.onnx | .venv/.ready ## its memory at 1024×2048, two images a batch
+	@.venv/bin/python -m bench.compare $(BENCH_LARGE)/optimized.onnx $(BENCH_LARGE)/int8.onnx --data '$(DATA)' -o $(BENCH_LARGE) \
+	  --images 2 --batch 2 --rounds 0 --no-polygraphy $(BENCH)
+
+$(BENCH_LARGE)/model.onnx: | .venv/.ready
+	@mkdir -p $(@D)
+	$(STRATA) export --depth $(DEPTH) $(MODEL) --weights random:0 --preprocess imagenet-v1 --size 1024x2048 -o $@
+
+build/bench/%/optimized.onnx: build/bench/%/model.onnx
 	$(STRATA) optimize $< -o $@
+
+build/bench/%/int8.onnx: build/bench/%/optimized.onnx
+	$(STRATA) calibrate $< --data '$(DATA)' --images 16 -o $(@D)/int8-statistics.npz
+	$(STRATA) quantize $< --statistics $(@D)/int8-statistics.npz --method mse -o $@
 
 BENCH_TRT := build/bench/trt
 
