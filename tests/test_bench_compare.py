@@ -10,10 +10,10 @@ from tiny_nets import SPEC, resnet, with_qdq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # bench/ is run from the repository
 
-from bench.compare import main  # noqa: E402
-from bench.compare_table import Course, Found, table  # noqa: E402
-from bench.measure import Usage  # noqa: E402
-from exporter.onnx_file import Card, save  # noqa: E402
+from bench.compare import main
+from bench.compare_table import Course, Found, table
+from bench.measure import Usage
+from exporter.onnx_file import Card, save
 
 MIB = 1 << 20
 
