@@ -16,6 +16,8 @@ __all__ = ["KEY_PREFIX", "Card"]
 
 KEY_PREFIX = "strata."
 
+_MOST = 3.4e38  # a float32 holds no more
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -126,7 +128,7 @@ def _object(text: str, where: str) -> dict[str, str]:
 
 def _numbers(text: str, where: str) -> dict[str, float]:
     value = _json(text, where)
-    if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
+    if not isinstance(value, dict) or not all(type(v) in (int, float) for v in value.values()):
         raise _broken(where, "not an object of numbers")
     try:
         numbers = {str(name): float(number) for name, number in value.items()}
@@ -134,6 +136,8 @@ def _numbers(text: str, where: str) -> dict[str, float]:
         raise _broken(where, f"a number too large ({err})") from err
     if not all(map(math.isfinite, numbers.values())):
         raise _broken(where, "a number that is not finite")
+    if max(map(abs, numbers.values()), default=0.0) > _MOST:
+        raise _broken(where, "a number that no float32 holds")
     return numbers
 
 

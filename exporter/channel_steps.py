@@ -49,5 +49,7 @@ def steps_from_json(value: Any) -> dict[str, Steps]:
         steps = np.array([int(text) for text in entry["eighths"].split()], np.int64)
         if not len(steps) or np.abs(steps).max() > _MOST:
             raise ValueError(f"eighths {entry['eighths'][:40]!r} are no factors")
+        if not isinstance(entry["tensors"], list):
+            raise ValueError(f"tensors {entry['tensors']!r} are no list")
         result |= {str(name): steps for name in entry["tensors"]}
     return result

@@ -90,7 +90,7 @@ def test_factors_that_are_not_the_graphs_show(files, request_):
 
 
 def test_factors_of_other_channels_are_refused(files, request_):
-    with pytest.raises(InputError, match=r"layer1\.0\.relu2.*channels.*factors"):
+    with pytest.raises(InputError, match=r"short.*layer1\.0\.relu2.*channels.*factors"):
         rows(files, request_, "plain", "short")
 
 
@@ -101,6 +101,12 @@ def test_there_and_back_again():
     np.testing.assert_array_equal(inside, [[[1.5, 3.5], [1.5, -1.5]]])
     np.testing.assert_array_equal(held.whole(inside), whole)
     np.testing.assert_array_equal(held.inside(whole[0].T), inside[0].T)
+
+
+def test_a_huge_constant_makes_infinities_and_no_warning():
+    held = Holding("x.equalized.shifted", 3e38, np.array([8.0]))
+    assert np.isinf(held.whole(np.ones((1, 1, 2), np.float32))).all()
+    assert np.isfinite(held.inside(np.ones((1, 1, 2), np.float32))).all()
 
 
 def test_a_tensor_is_held_otherwise_only_where_the_graph_has_its_name():

@@ -188,6 +188,8 @@ def test_steps_survive_their_text():
     assert all(np.array_equal(back[name], steps[name]) for name in steps)
     with pytest.raises(ValueError, match="no factors"):
         steps_from_json([{"tensors": ["x"], "eighths": "9999"}])
+    with pytest.raises(ValueError, match="no list"):
+        steps_from_json([{"tensors": "x", "eighths": "1"}])
 
 
 @pytest.fixture(scope="module")

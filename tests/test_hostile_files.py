@@ -67,7 +67,9 @@ def test_json_that_python_will_not_read_is_no_json(text, tmp_path):
         read_json(path, what="comparison")
 
 
-@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1e999}', '{"a": 1' + "0" * 400 + "}"])
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": 1e999}', '{"a": -1e39}', '{"a": 1' + "0" * 400 + "}"]
+)
 def test_shifts_are_finite(text):
     with pytest.raises(InputError, match=r"strata\.shifts: unreadable metadata \(a number"):
         Card.from_metadata({"strata.shifts": text}, where="m.onnx")

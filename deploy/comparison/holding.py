@@ -36,11 +36,13 @@ class Holding:
         name: What the network calls it; empty for its own name.
         shift: The constant c that it is less of, in the units in which it is held.
         factors: f of each channel, (C,) float64, each exactly a float32; None where all are 1.
+        where: The file that says so, for error texts.
     """
 
     name: str = ""
     shift: float = 0.0
     factors: Array | None = None
+    where: str = ""
 
     def inside(self, array: Array) -> Array:
         """Return a tensor as the network holds it, the same shape.
@@ -48,10 +50,11 @@ class Holding:
         Raises:
             InputError: It has other channels than factors.
         """
-        if self.factors is not None:
-            array = array / self._along(array)
-        # In float32 at least: the difference is not held in float16 by anybody.
-        return array - np.float32(self.shift) if self.shift else array
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.factors is not None:
+                array = array / self._along(array)
+            # In float32 at least: the difference is not held in float16 by anybody.
+            return array - np.float32(self.shift) if self.shift else array
 
     def whole(self, array: Array) -> Array:
         """Return what the network holds as the tensor that it stands for, the same shape.
@@ -59,9 +62,10 @@ class Holding:
         Raises:
             InputError: It has other channels than factors.
         """
-        if self.shift:
-            array = array + np.float32(self.shift)
-        return array if self.factors is None else array * self._along(array)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.shift:
+                array = array + np.float32(self.shift)
+            return array if self.factors is None else array * self._along(array)
 
     def each(self, channels: int) -> Array:
         """Return f of each channel, (channels,) float64; ones where nothing is known.
@@ -73,7 +77,7 @@ class Holding:
             return np.ones(channels)
         if len(self.factors) != channels:
             raise InputError(
-                f"{self.name!r} has {channels} channels, its file has factors for "
+                f"{self.where}: {self.name!r} has {channels} channels, and factors of "
                 f"{len(self.factors)}",
                 hint="its entry strata.equalized was edited, or is another file's: quantize again",
             )
@@ -90,12 +94,13 @@ AS_IT_IS = Holding()
 Holdings = Mapping[str, Holding]  # by the tensor's own name; those that are held as they are lack
 
 
-def holdings_of(card: Card, there: Collection[str]) -> dict[str, Holding]:
+def holdings_of(card: Card, there: Collection[str], where: str = "") -> dict[str, Holding]:
     """Return how a network holds its tensors, where that is not as they are.
 
     Args:
         card: What its file says of it.
         there: Names of the network's tensors.
+        where: The file, for error texts.
     """
     found: dict[str, Holding] = {}
     for name in sorted(card.shifts.keys() | card.equalized.keys()):
@@ -103,5 +108,6 @@ def holdings_of(card: Card, there: Collection[str]) -> dict[str, Holding]:
         held = f"{name}{'' if steps is None else EQUALIZED}"
         held += SHIFTED if name in card.shifts else ""
         if held in there and name not in there:
-            found[name] = Holding(held, shift, None if steps is None else factors_of(steps))
+            factors = None if steps is None else factors_of(steps)
+            found[name] = Holding(held, shift, factors, where)
     return found

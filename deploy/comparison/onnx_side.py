@@ -99,7 +99,8 @@ def _load(path: Path) -> tuple[Graph, Card, Holdings]:
     """
     model = load(path)
     card = card_of(model, where=str(path))
-    holdings = holdings_of(card, {name for node in model.graph.node for name in node.output})
+    there = {name for node in model.graph.node for name in node.output}
+    holdings = holdings_of(card, there, str(path))
     _take_own_names(model, {held.name: name for name, held in holdings.items()})
     return split_weights(model), card, holdings
 

@@ -168,4 +168,4 @@ class StepSums:
         signal, noise = self.inherited[name].signal.sum(), self.rounding[name].sums[:, 1].sum()
         if not noise > 0:
             return math.nan if math.isnan(noise) else math.inf
-        return 10.0 * math.log10(signal / noise) if signal else -math.inf
+        return 10.0 * math.log10(signal / noise) if signal and noise < math.inf else -math.inf
