@@ -47,6 +47,13 @@ class Card:
     synthetic: str = ""
     caveats: tuple[str, ...] = ()
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of any of its results must know, a sentence each."""
+        named = not self.synthetic or any(self.synthetic in text for text in self.caveats)
+        noise = () if named else (f"calibrated with {self.synthetic}, which is noise",)
+        return (*noise, *self.caveats)
+
     def to_metadata(self) -> dict[str, str]:
         """Return the ``strata.*`` entries, sorted by key; facts nobody knows are left out."""
         facts = {

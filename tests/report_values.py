@@ -111,7 +111,14 @@ def hostile():
         for row, evil in zip(rows[4:], EVIL, strict=False)
     )
     evil_models = tuple(
-        replace(m, name=EVIL[0], backend=EVIL[1], stage=EVIL[2], parents={EVIL[5]: EVIL[3]})
+        replace(
+            m,
+            name=EVIL[0],
+            backend=EVIL[1],
+            stage=EVIL[2],
+            parents={EVIL[5]: EVIL[3]},
+            cautions=EVIL,
+        )
         for m in made.models
     )
     return replace(

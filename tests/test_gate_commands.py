@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_what_did_not_change_holds_on_few_images_too(place):
     assert "baseline.json: held: 5 held, on 40 images" in done.stdout
     done = check(place, place / "float.onnx", place / "int8.onnx", images=7, seed=3)
     assert "held, on 7 images" in done.stdout
+
+
+def test_what_a_model_cautions_of_is_said_once_and_kept(place, tmp_path):
+    card = replace(CARD, synthetic="random", caveats=("3 images are double",))
+    for name, net in (("float", resnet()), ("int8", with_qdq(resnet()))):
+        save(net, tmp_path / f"{name}.onnx", card if name == "int8" else CARD)
+    models = ("int8.onnx=" + str(tmp_path / "int8.onnx"),)
+    kept = tmp_path / "out.json"
+    done = check(place, place / "float.onnx", *models, "--other-weights", json=kept, code=9)
+    for sentence in ("calibrated with random, which is noise", "3 images are double"):
+        assert done.stdout.count(f"note: int8.onnx: {sentence}") == 1
+        assert json.loads(kept.read_text())["notes"].count(f"int8.onnx: {sentence}") == 1
 
 
 def test_a_scale_changed_by_a_twentieth_is_named(place, tmp_path):

@@ -13,7 +13,7 @@ from core.errors import InputError
 from deploy.comparison.layer_table import report_text
 from deploy.comparison.layers_json import SCHEMA, read_report, report_to_json, write_report
 from deploy.comparison.measures import Cell, Errors, Status
-from deploy.comparison.numbers_text import db_text
+from deploy.comparison.numbers_text import db_text, op_text
 from deploy.comparison.verdict import Bounds, Verdict
 
 numbers = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, 0.0])
@@ -127,6 +127,38 @@ def test_the_table_fits_100_columns_whatever_the_names(made):
     rows = tuple(replace(r, tensor="backbone.stage." * 9 + r.tensor) for r in long.rows)
     for line in report_text(replace(long, rows=rows), top=9).splitlines():
         assert len(line) <= 100, line
+
+
+def test_cautions_are_said_once_and_kept(tmp_path):
+    sentences = ("calibrated with noise", "3 images are double")
+    made = report()
+    loud = [
+        replace(m, cautions=sentences[:at], synthetic="noise") for at, m in enumerate(made.models)
+    ]
+    made = replace(made, models=tuple(loud))
+    said = [line for line in report_text(made, top=0).splitlines() if line.startswith("caution")]
+    assert said == [
+        "caution: optimized.onnx: calibrated with noise",
+        "caution: int8.onnx: 3 images are double",
+    ]
+    assert "caution" not in report_text(report(), top=0)
+    write_report(made, tmp_path / "layers.json")
+    assert read_report(tmp_path / "layers.json").models == made.models
+
+
+def test_a_file_of_before_has_no_cautions(tmp_path):
+    value = report_to_json(report())
+    for model in value["models"]:
+        del model["cautions"], model["synthetic"]
+    path = tmp_path / "layers.json"
+    path.write_text(json.dumps(value))
+    assert read_report(path).models == report().models
+
+
+def test_operators_are_shortened_at_their_end():
+    assert op_text("BatchNormalization", 10) == "BatchNorm"
+    assert op_text("BatchNormalization", 18) == "BatchNormalization"
+    assert op_text("ConvTransposeForeign", 10) == "ConvTrans…"
 
 
 def test_decibels_in_words():

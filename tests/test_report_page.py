@@ -117,6 +117,14 @@ def test_the_verdict_names_the_layer_the_reason_and_the_next_step():
     assert "most to blame" not in sound.text
 
 
+def test_what_the_models_caution_of_stands_on_top_once():
+    noisy = tuple(replace(m, cautions=("it was made of noise",)) for m in report().models)
+    shown = Page(html(replace(report(), models=noisy))).text
+    assert shown.count("Caution: model.onnx: it was made of noise") == 1
+    assert shown.count("it was made of noise") == 1
+    assert "Caution" not in Page(html(report())).text
+
+
 def test_the_table_holds_every_figure():
     rows = rows_of_table(html(report()))
     assert [row[1] for row in rows][:3] == ["input", "layer1.0.conv1", "layer1.0.bn1"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -47,6 +47,8 @@ def _rounded(value: float, name: str) -> float:
 def from_json(kind: Any, value: Any) -> Any:
     """Return the value of a type that :func:`to_json` wrote.
 
+    A field that is missing and has a default takes that: an older Strata did not write it.
+
     Raises:
         KeyError: A field is missing.
         TypeError: A value of another type.
@@ -63,7 +65,11 @@ def from_json(kind: Any, value: Any) -> Any:
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         held = _of(dict, value)
-        given = {f.name: from_json(hints[f.name], held[f.name]) for f in fields(kind)}
+        given = {
+            f.name: from_json(hints[f.name], held[f.name])
+            for f in fields(kind)
+            if f.name in held or f.default is MISSING
+        }
         return typing.cast("type", kind)(**given)
     if kind is float:  # NaN and infinities travel as texts
         return float(value) if isinstance(value, str) else float(_of((int, float), value))

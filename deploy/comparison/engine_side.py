@@ -73,6 +73,8 @@ def _outputs_side(path: Path, manifest: Manifest, model: Model) -> Side:
             backend=model.backend,
             file_bytes=path.stat().st_size,
             parents=dict(sorted(manifest.parents.items())) or None,
+            synthetic=model.card.synthetic,
+            cautions=model.card.cautions,
         ),
         card=model.card,
         image=TensorInfo(model.image, shape, np.dtype(np.float32)),

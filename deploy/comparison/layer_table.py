@@ -7,8 +7,15 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from deploy.comparison.measures import Errors, Status
-from deploy.comparison.numbers_text import bar, db_phrase, db_text, row_text, shape_text
-from deploy.comparison.report import Report, Row
+from deploy.comparison.numbers_text import (
+    bar,
+    db_phrase,
+    db_text,
+    op_text,
+    row_text,
+    shape_text,
+)
+from deploy.comparison.report import Report, Row, cautions
 from deploy.comparison.verdict import Verdict
 from deploy.inspect.columns import columns, fit, paragraph
 
@@ -29,6 +36,7 @@ def report_text(report: Report, *, top: int) -> str:
     own = report.has_own()
     parts = [
         [*_head(report), f"on {report.data.images} images of {report.data.name}"],
+        [paragraph(f"caution: {text}") for text in cautions(report)],
         list(_stages(report, own=own)),
         list(_worst(report, top, own=own)) if top else [],
         list(_medians(report, own=own)),
@@ -110,7 +118,7 @@ def _worst(report: Report, top: int, *, own: bool) -> Iterator[str]:
         expected = cell.explained.expected_db if cell.explained else None
         errors = cell.own if own else cell.inherited
         texts = (
-            *(row.tensor, row.op, shape_text(row)),
+            *(row.tensor, op_text(row.op, widths[1]), shape_text(row)),
             db_text(cell.inherited.sqnr_db if cell.inherited else None).rjust(7),
             db_text(cell.own.sqnr_db if cell.own else None).rjust(7),
             db_text(expected).rjust(8),
@@ -134,7 +142,7 @@ def _worst_of_chain(report: Report, top: int, *, own: bool) -> Iterator[str]:
         row = report.rows[at]
         dbs = [e.sqnr_db if (e := _errors(row, step, own=own)) else None for step in shown]
         texts = [f"{bar(db, 6)} {db_text(db)}".strip() for db in dbs]
-        yield columns((row.tensor, row.op, *texts), widths, len(shown))
+        yield columns((row.tensor, op_text(row.op, widths[1]), *texts), widths, len(shown))
 
 
 def _medians(report: Report, *, own: bool) -> Iterator[str]:

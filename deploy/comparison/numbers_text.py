@@ -1,4 +1,4 @@
-"""Decibels, shapes and bars as text."""
+"""Decibels, shapes, operators and bars as text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import math
 from deploy.comparison.measures import Cell
 from deploy.comparison.report import Row
 
-__all__ = ["bar", "db_phrase", "db_text", "row_text", "shape_text"]
+__all__ = ["bar", "db_phrase", "db_text", "op_text", "row_text", "shape_text"]
 
 _CLEAN_DB = 80.0  # from here on a bar is empty
+_SHORT = {
+    "AveragePool": "AvgPool",
+    "BatchNormalization": "BatchNorm",
+    "DequantizeLinear": "Dequantize",
+    "GlobalAveragePool": "GlobalPool",
+    "LayerNormalization": "LayerNorm",
+    "QuantizeLinear": "Quantize",
+}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -52,3 +60,10 @@ def bar(sqnr_db: float | None, width: int) -> str:
     share = 1.0 if math.isnan(sqnr_db) else min(max(1.0 - sqnr_db / _CLEAN_DB, 0.0), 1.0)
     eighths = round(share * width * 8)
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def op_text(op: str, width: int) -> str:
+    """Return an operator's name in so many columns: the usual short form, or its beginning."""
+    if len(op) > width:
+        op = _SHORT.get(op, op)
+    return op if len(op) <= width else f"{op[: width - 1]}…"

@@ -72,6 +72,8 @@ def subject_of(path: Path, card: Card, kind: str = "", backend: str = "ONNX Runt
         backend=backend,
         file_bytes=path.stat().st_size,
         parents=dict(sorted(card.parents.items())) or None,
+        synthetic=card.synthetic,
+        cautions=card.cautions,
     )
 
 

@@ -15,7 +15,7 @@ from deploy.comparison.measures import Cell, Errors, Made
 from deploy.comparison.verdict import Bounds, Verdict
 from deploy.images import DataRecord
 
-__all__ = ["Answer", "Report", "Row", "Subject"]
+__all__ = ["Answer", "Report", "Row", "Subject", "cautions"]
 
 TOP = 5  # answers that are kept of an image
 
@@ -32,6 +32,8 @@ class Subject:
         backend: What ran it.
         file_bytes: Size of the file; 0 for none.
         parents: Role → SHA-256 of what it was made from, as it says.
+        synthetic: Name of the noise it was calibrated with; empty for real images.
+        cautions: What it says of itself that a reader must know, a sentence each.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Subject:
     backend: str = ""
     file_bytes: int = 0
     parents: Mapping[str, str] | None = None
+    synthetic: str = ""
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +182,12 @@ class Report:
         if not values or any(map(math.isnan, values)):
             return None
         return median([value for value in values if value != math.inf] or [math.inf])
+
+
+def cautions(report: Report) -> list[str]:
+    """Return what the models say of themselves that a reader must know, each sentence once."""
+    first: dict[str, str] = {}
+    for model in report.models:
+        for sentence in model.cautions:
+            first.setdefault(sentence, model.name)
+    return [f"{name}: {sentence}" for sentence, name in first.items()]

@@ -162,8 +162,18 @@ def check_models(
         request.other_weights,
     )
     verdict = hold(request.name, baseline, answers, run)
-    verdict = replace(verdict, notes=(*_versions_changed(baseline), *verdict.notes))
+    notes = (*_cautions(models), *_versions_changed(baseline), *verdict.notes)
+    verdict = replace(verdict, notes=notes)
     return _with_layers(verdict, task, texts, plan)
+
+
+def _cautions(models: Mapping[str, Model]) -> list[str]:
+    """Say what models say of themselves that a reader must know, each sentence once."""
+    first: dict[str, str] = {}
+    for entry, model in models.items():
+        for sentence in model.card.cautions:
+            first.setdefault(sentence, entry)
+    return [f"{entry}: {sentence}" for sentence, entry in first.items()]
 
 
 def _entries(baseline: Baseline, opened: Opened, said: Mapping[str, str]) -> dict[str, str]:

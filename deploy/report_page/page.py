@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from core.artifacts import write_text
-from deploy.comparison.report import Report
+from deploy.comparison.report import Report, cautions
 from deploy.images import ImageRequest
 from deploy.report_page.answers_part import answers_part
 from deploy.report_page.beside import look_beside
@@ -63,6 +63,7 @@ def report_html(report: Report, pictures: Thumbnails, folder: Path) -> str:
         tensors=len(report.rows),
         images=report.data.images,
         source=said(report.data.name),
+        cautions="".join(_caution(sentence) for sentence in cautions(report)),
         steps=_choices(report, last) if report.steps > 1 else "",
         verdicts=verdict_part(report),
         chain=chain_part(report, beside),
@@ -75,6 +76,10 @@ def report_html(report: Report, pictures: Thumbnails, folder: Path) -> str:
         table=tensor_table(report),
         all_steps=_all_steps(report),
     )
+
+
+def _caution(sentence: str) -> str:
+    return f'<p class="caution"><b>Caution:</b> {said(sentence)}</p>'
 
 
 def _depth(report: Report, step: int) -> str:
