@@ -47,7 +47,7 @@ class Frame:
 
 
 WIDE = Frame("wide", 1120, 44)
-NARROW = Frame("narrow", 358, 30)
+NARROW = Frame("narrow", 358, 36)
 
 
 @dataclass(frozen=True, slots=True)
