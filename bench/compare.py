@@ -23,7 +23,7 @@ import click
 from bench.compare_table import Course, Found, table
 from bench.images import prepared, write_images
 from bench.measure import Limits, Usage, measure
-from bench.peers.feed import BATCH, batches
+from bench.peers.feed import BATCH
 from bench.rounds import together
 from bench.tools import strata_command
 from core.artifacts import sha256_file, write_json
@@ -80,11 +80,10 @@ def _strata(course: Course, images: Path) -> Usage:
 
 def _polygraphy(course: Course) -> Usage:
     """Compare one batch: two runs, one after the other."""
-    from polygraphy.json import save_json
-
     inputs, outputs = course.folder / "inputs.json", course.folder / "outputs.json"
-    image = _image_of(course.models[0])
-    save_json([{image: next(batches(course.one_batch, course.batch))}], str(inputs))
+    written = [str(course.one_batch), str(course.batch), _image_of(course.models[0]), str(inputs)]
+    write = [sys.executable, "-m", "bench.peers.polygraphy_inputs", *written]
+    _done(course, "polygraphy", write)
     program = str(Path(sys.executable).with_name("polygraphy"))
     common = ["--onnxrt", "--providers", "cpu", "--onnx-outputs", "mark", "all"]
     common += ["--load-inputs", str(inputs)]
