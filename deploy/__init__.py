@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from core.progress import Progress
     from deploy.bundle.choose import On
     from deploy.classifier import Classifier
-    from deploy.comparison.report import Report
     from deploy.comparison.run import CompareOptions
+    from deploy.comparison.values.report import Report
     from deploy.images import ImageRequest
 
 __all__ = ["compare", "open"]

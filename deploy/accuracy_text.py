@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deploy.accuracy import Accuracy, Answers, ClassRow
-from deploy.comparison.numbers_text import db_text
+from deploy.comparison.output.numbers_text import db_text
 from deploy.inspect.columns import columns, fit, paragraph
 
 __all__ = ["accuracy_text", "classes_text"]

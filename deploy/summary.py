@@ -14,8 +14,8 @@ from pathlib import Path
 from core.artifacts import require_parent, sha256_bytes, sha256_file
 from core.errors import InputError
 from deploy.accuracy import Accuracy, read_accuracy
-from deploy.comparison.layers_json import read_report
-from deploy.comparison.report import Report
+from deploy.comparison.output.layers_json import read_report
+from deploy.comparison.values.report import Report
 from deploy.manifest import Manifest, manifest_path, verify_plan
 from deploy.onnx_reader import read_graph
 from exporter.calibration_table import CalibrationTable

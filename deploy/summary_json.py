@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.accuracy import accuracy_to_json
-from deploy.comparison.report import Report, Row
+from deploy.comparison.values.report import Report, Row
 from deploy.manifest import Manifest
 from deploy.numbers import json_number
 from deploy.summary import Summary

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.accuracy import Accuracy, Answers
-from deploy.comparison.numbers_text import db_phrase, db_text, shape_text
-from deploy.comparison.report import Report
+from deploy.comparison.output.numbers_text import db_phrase, db_text, shape_text
+from deploy.comparison.values.report import Report
 from deploy.inspect.columns import fit, plain
 from deploy.manifest import Manifest
 from deploy.summary import Stage, Summary

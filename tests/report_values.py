@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from deploy.comparison.measures import (
+from deploy.comparison.values.measures import (
     Cell,
     Codes,
     Errors,
@@ -13,8 +13,8 @@ from deploy.comparison.measures import (
     Place,
     Status,
 )
-from deploy.comparison.report import Answer, Report, Row, Subject
-from deploy.comparison.verdict import Blame, Bounds, Reason, Verdict
+from deploy.comparison.values.report import Answer, Report, Row, Subject
+from deploy.comparison.values.verdict import Blame, Bounds, Reason, Verdict
 from deploy.images import DataRecord
 
 DATA = DataRecord("fashion-mnist:test", "d" * 64, 32, None)

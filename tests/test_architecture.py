@@ -15,6 +15,8 @@ from deploy.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 FLOORS = ["core", "calib_data", "exporter", "deploy"]  # from the ground up
 HEAVY = ["torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cv2", "ray"]
+# Of the comparison, from the ground up; its own modules stand on all of them.
+STOREYS = ["values", "graphs", "sums", "sides", "judging", "output"]
 SOURCES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))
 
 
@@ -34,6 +36,23 @@ def test_imports_go_down_only(path):
     floor = FLOORS.index(path.relative_to(ROOT).parts[0])
     above = imported(path) & set(FLOORS[floor + 1 :])
     assert not above, f"{path} on floor {FLOORS[floor]} imports {above} from above"
+
+
+def storeys_of(path: Path) -> set[str]:
+    """Return the parts of the comparison that a file imports."""
+    named = [n.module or "" for n in ast.walk(ast.parse(path.read_text()))
+             if isinstance(n, ast.ImportFrom)]  # fmt: skip
+    own = [name.split(".") for name in named if name.startswith("deploy.comparison.")]
+    return {parts[2] for parts in own}
+
+
+@pytest.mark.parametrize("at", range(len(STOREYS)), ids=STOREYS)
+def test_imports_of_the_comparison_go_down_only(at):
+    files = sorted((ROOT / "deploy" / "comparison" / STOREYS[at]).glob("*.py"))
+    assert len(files) > 1
+    for path in files:
+        above = storeys_of(path) - set(STOREYS[: at + 1])
+        assert not above, f"{path} of {STOREYS[at]} imports {above} from above"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

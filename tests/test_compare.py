@@ -12,9 +12,9 @@ from tiny_nets import SPEC, resnet, set_weight, weight, with_qdq, write
 
 from core.errors import GraphError, InputError
 from deploy.cli import cli
-from deploy.comparison.layers_json import read_report
-from deploy.comparison.measures import Status
-from deploy.comparison.verdict import Reason
+from deploy.comparison.output.layers_json import read_report
+from deploy.comparison.values.measures import Status
+from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest
 
 FEW = ImageRequest(images=6, batch=4)

@@ -7,8 +7,8 @@ from comparing import compare
 from resnet_graph import resnet
 
 from core.errors import InputError
-from deploy.comparison.holding import Holding, holdings_of
-from deploy.comparison.measures import Status
+from deploy.comparison.graphs.holding import Holding, holdings_of
+from deploy.comparison.values.measures import Status
 from deploy.images import ImageRequest
 from exporter.channel_classes import find_channel_classes
 from exporter.channel_steps import factors_of

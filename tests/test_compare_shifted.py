@@ -8,7 +8,7 @@ import pytest
 from comparing import compare
 from resnet_graph import resnet
 
-from deploy.comparison.measures import Status
+from deploy.comparison.values.measures import Status
 from deploy.images import ImageRequest
 from exporter.graph_file import to_proto
 from exporter.onnx_file import Card, save

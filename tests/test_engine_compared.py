@@ -18,7 +18,7 @@ from core.metrics import sqnr_db
 from deploy.build_options import BuildOptions, shows_tensors
 from deploy.builder import parse
 from deploy.cli import cli
-from deploy.comparison.measures import Status
+from deploy.comparison.values.measures import Status
 from deploy.debug_tensors import mark_debug_tensors
 from deploy.engine import build
 from deploy.flavour import load_flavour

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from deploy.comparison.fold import PairSums, SideSums
-from deploy.comparison.pair_kernel import bin_values
+from deploy.comparison.sums.fold import PairSums, SideSums
+from deploy.comparison.sums.pair_kernel import bin_values
 
 ANY = st.floats(width=32)  # NaN, infinities, both zeros and the smallest numbers among them
 SHAPES = array_shapes(min_dims=2, max_dims=4, max_side=5)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from report_values import cell, errors, large, report, row
 
 from core.errors import InputError
-from deploy.comparison.layer_table import report_text
-from deploy.comparison.layers_json import SCHEMA, read_report, report_to_json, write_report
-from deploy.comparison.measures import Cell, Errors, Status
-from deploy.comparison.numbers_text import db_text, op_text
-from deploy.comparison.verdict import Bounds, Verdict
+from deploy.comparison.output.layer_table import report_text
+from deploy.comparison.output.layers_json import SCHEMA, read_report, report_to_json, write_report
+from deploy.comparison.output.numbers_text import db_text, op_text
+from deploy.comparison.values.measures import Cell, Errors, Status
+from deploy.comparison.values.verdict import Bounds, Verdict
 
 numbers = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, 0.0])
 

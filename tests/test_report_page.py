@@ -23,7 +23,7 @@ from core.artifacts import sha256_file
 from core.errors import OutputError
 from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.cli import cli
-from deploy.comparison.measures import Histogram
+from deploy.comparison.values.measures import Histogram
 from deploy.engine import build
 from deploy.images import ImageRequest
 from deploy.inspect.engine_facts import EngineFacts

@@ -9,11 +9,11 @@ import pytest
 from tiny_nets import resnet, with_qdq
 
 from core.errors import InputError
-from deploy.comparison.graph import Graph, split_weights
-from deploy.comparison.pieces import Pieces
-from deploy.comparison.segments import OWN, piece
-from deploy.comparison.tensor_shapes import tensor_shapes, unpacked_bytes
-from deploy.comparison.wiring import common_cuts, merge_cuts, wiring_of
+from deploy.comparison.graphs.graph import Graph, split_weights
+from deploy.comparison.graphs.segments import OWN, piece
+from deploy.comparison.graphs.tensor_shapes import tensor_shapes, unpacked_bytes
+from deploy.comparison.graphs.wiring import common_cuts, merge_cuts, wiring_of
+from deploy.comparison.sides.pieces import Pieces
 from exporter.session import open_session
 
 IMAGE = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)

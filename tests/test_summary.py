@@ -14,10 +14,10 @@ from tiny_nets import SPEC, resnet, with_qdq
 from core.artifacts import sha256_file
 from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.cli import cli
-from deploy.comparison.layers_json import write_report
-from deploy.comparison.measures import Cell, Errors, Made, Status
-from deploy.comparison.report import Report, Row, Subject
-from deploy.comparison.verdict import Blame, Bounds, Reason, Verdict
+from deploy.comparison.output.layers_json import write_report
+from deploy.comparison.values.measures import Cell, Errors, Made, Status
+from deploy.comparison.values.report import Report, Row, Subject
+from deploy.comparison.values.verdict import Blame, Bounds, Reason, Verdict
 from deploy.images import DataRecord
 from deploy.manifest import Binding, Manifest, ShapeRange
 from deploy.summary import read_summary

@@ -12,8 +12,8 @@ from resnet_graph import resnet
 import deploy
 from calib_data.preprocess import PRESETS
 from deploy.cli import cli
-from deploy.comparison.measures import Status
-from deploy.comparison.verdict import Reason
+from deploy.comparison.values.measures import Status
+from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest
 from exporter.models.config import ModelOptions
 from exporter.onnx_file import Card, save

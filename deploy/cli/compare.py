@@ -12,11 +12,11 @@ import click
 from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
-from deploy.comparison.verdict import Bounds
+from deploy.comparison.values.verdict import Bounds
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
-    from deploy.comparison.report import Report
+    from deploy.comparison.values.report import Report
 
 __all__ = ["command"]
 
@@ -96,12 +96,12 @@ def command(models: tuple[str, ...], request: ImageRequest, top: int, **given: A
     report = _compare(models, request, given)
     json_path: Path | None = given["json_path"]
     if json_path == Path("-"):
-        from deploy.comparison.layers_json import report_to_json
+        from deploy.comparison.output.layers_json import report_to_json
 
         click.echo(json.dumps(report_to_json(report), indent=2, ensure_ascii=False))
     else:
-        from deploy.comparison.layer_table import report_text
-        from deploy.comparison.layers_json import write_report
+        from deploy.comparison.output.layer_table import report_text
+        from deploy.comparison.output.layers_json import write_report
 
         if json_path is not None:
             write_report(report, json_path)
@@ -111,7 +111,7 @@ def command(models: tuple[str, ...], request: ImageRequest, top: int, **given: A
 
         write_html(report, given["html_path"], request, _folder(models[-1]))
     if not report.holds:
-        from deploy.comparison.fault import fault_of
+        from deploy.comparison.output.fault import fault_of
 
         raise fault_of(report)
 

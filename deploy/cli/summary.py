@@ -35,7 +35,7 @@ def command(folder: Path, as_json: bool) -> None:
     else:
         _print(summary)
     if summary.layers is not None and not summary.layers.holds:
-        from deploy.comparison.fault import fault_of
+        from deploy.comparison.output.fault import fault_of
 
         raise fault_of(summary.layers)
 

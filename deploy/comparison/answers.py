@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.report import TOP, Answer
+from deploy.comparison.values.report import TOP, Answer
 
 __all__ = ["Answers"]
 

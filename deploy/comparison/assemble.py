@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.chain import Chain
-from deploy.comparison.fold import SideSums
-from deploy.comparison.measures import Cell, Codes, Explained, Made, Status
-from deploy.comparison.report import Row
-from deploy.comparison.rows import folded_into, layers_of, order_of, stages_of
-from deploy.comparison.sides import Side
-from deploy.comparison.sums import StepSums
-from deploy.comparison.verdict import Verdict
-from deploy.comparison.wiring import Maker
+from deploy.comparison.graphs.wiring import Maker
+from deploy.comparison.sides.side import Side
+from deploy.comparison.sums.fold import SideSums
+from deploy.comparison.sums.rows import folded_into, layers_of, order_of, stages_of
+from deploy.comparison.sums.step_sums import StepSums
+from deploy.comparison.values.measures import Cell, Codes, Explained, Made, Status
+from deploy.comparison.values.report import Row
+from deploy.comparison.values.verdict import Verdict
 
 __all__ = ["keep_histograms", "rows_of"]
 

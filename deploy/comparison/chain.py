@@ -20,10 +20,10 @@ import numpy as np
 from core.errors import GraphError, InputError
 from deploy.comparison.answers import Answers
 from deploy.comparison.cutting import choose_cuts
-from deploy.comparison.fold import SideSums
-from deploy.comparison.rows import Seen, layers_of
-from deploy.comparison.sides import Side, Walker, check_outputs
-from deploy.comparison.sums import Batch, StepSums, Task
+from deploy.comparison.sides.side import Side, Walker, check_outputs
+from deploy.comparison.sums.fold import SideSums
+from deploy.comparison.sums.rows import Seen, layers_of
+from deploy.comparison.sums.step_sums import Batch, StepSums, Task
 from exporter.session import Tensors, give_memory_back
 
 __all__ = ["Chain"]

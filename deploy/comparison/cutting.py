@@ -7,8 +7,8 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 
-from deploy.comparison.sides import Side
-from deploy.comparison.wiring import common_cuts, merge_cuts, weigh_pieces
+from deploy.comparison.graphs.wiring import common_cuts, merge_cuts, weigh_pieces
+from deploy.comparison.sides.side import Side
 from exporter.session import Tensors
 
 __all__ = ["choose_cuts"]

@@ -18,11 +18,11 @@ from itertools import pairwise
 from core.progress import Progress, silent
 from deploy.comparison.assemble import keep_histograms, rows_of
 from deploy.comparison.chain import Chain
-from deploy.comparison.judge import Judge
-from deploy.comparison.report import Report
-from deploy.comparison.sides import check_pair
-from deploy.comparison.subjects import open_side
-from deploy.comparison.verdict import Bounds
+from deploy.comparison.judging.judge import Judge
+from deploy.comparison.sides.side import check_pair
+from deploy.comparison.sides.subjects import open_side
+from deploy.comparison.values.report import Report
+from deploy.comparison.values.verdict import Bounds
 from deploy.images import ImageRequest, Images, open_images
 
 __all__ = ["CompareOptions", "compare_models"]
@@ -53,8 +53,8 @@ def compare_models(
     """Compare two or more models on the same images, each with the one before it.
 
     Args:
-        models: As :func:`~deploy.comparison.subjects.open_side` reads them; the first is right
-            by definition.
+        models: As :func:`~deploy.comparison.sides.subjects.open_side` reads them; the first is
+            right by definition.
         request: Which images.
         options: How.
         progress: Told the images done.

@@ -136,7 +136,7 @@ def _read(
     baseline: Baseline, names: Mapping[str, str], paths: Sequence[Path]
 ) -> dict[str, LayerFile]:
     """Read files; return the step of each entry that they are of."""
-    from deploy.comparison.layers_json import read_report
+    from deploy.comparison.output.layers_json import read_report
 
     found: dict[str, LayerFile] = {}
     first = baseline.models[0]

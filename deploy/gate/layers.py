@@ -14,7 +14,7 @@ from deploy.gate.verdict import Outcome, Row
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
-    from deploy.comparison.report import Report
+    from deploy.comparison.values.report import Report
 
 __all__ = [
     "LAYER_IMAGES",

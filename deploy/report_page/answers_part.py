@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.comparison.report import Answer, Report
+from deploy.comparison.values.report import Answer, Report
 from deploy.report_page.markup import name, said, text
 from deploy.report_page.thumbnails import Thumbnails
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.errors import StrataError
 from deploy.accuracy import Accuracy, Answers, read_accuracy
-from deploy.comparison.report import Report, Subject
+from deploy.comparison.values.report import Report, Subject
 from deploy.inspect.engine_facts import EngineFacts, inspect_engine
 
 __all__ = ["Beside", "look_beside"]

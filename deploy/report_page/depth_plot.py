@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from deploy.comparison.measures import Cell, Status
-from deploy.comparison.report import Report
+from deploy.comparison.values.measures import Cell, Status
+from deploy.comparison.values.report import Report
 from deploy.report_page.depth_scale import (
     HEIGHT,
     NARROW,

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from deploy.comparison.measures import Errors, Status
-from deploy.comparison.report import Report, Row
+from deploy.comparison.values.measures import Errors, Status
+from deploy.comparison.values.report import Report, Row
 
 __all__ = ["HEIGHT", "NARROW", "WIDE", "Frame", "Scale", "columns_of", "scale_of", "stages_of"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from deploy.comparison.measures import Codes, Histogram
+from deploy.comparison.values.measures import Codes, Histogram
 from deploy.report_page.markup import text
 from deploy.report_page.words import number
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from core.artifacts import write_text
-from deploy.comparison.report import Report, cautions
+from deploy.comparison.values.report import Report, cautions
 from deploy.images import ImageRequest
 from deploy.report_page.answers_part import answers_part
 from deploy.report_page.beside import look_beside

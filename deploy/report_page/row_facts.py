@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from deploy.comparison.measures import Cell, Errors, Made
-from deploy.comparison.numbers_text import db_phrase, shape_text
-from deploy.comparison.report import Report, Row
+from deploy.comparison.output.numbers_text import db_phrase, shape_text
+from deploy.comparison.values.measures import Cell, Errors, Made
+from deploy.comparison.values.report import Report, Row
 from deploy.inspect.columns import fit
 from deploy.report_page.depth_plot import heights
 from deploy.report_page.histogram import holds

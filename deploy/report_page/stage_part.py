@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from deploy.comparison.numbers_text import db_text
-from deploy.comparison.report import Report, Row
+from deploy.comparison.output.numbers_text import db_text
+from deploy.comparison.values.report import Report, Row
 from deploy.report_page.markup import head_row, link, text
 
 __all__ = ["stage_table"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.comparison.measures import Cell, Made
-from deploy.comparison.numbers_text import db_text, shape_text
-from deploy.comparison.report import Report, Row
+from deploy.comparison.output.numbers_text import db_text, shape_text
+from deploy.comparison.values.measures import Cell, Made
+from deploy.comparison.values.report import Report, Row
 from deploy.report_page.markup import name, text
 from deploy.report_page.words import excess_text, number, share, step_name
 

@@ -12,7 +12,7 @@ from PIL import Image
 from calib_data.open import open_data
 from calib_data.pixels import Pixels
 from core.errors import InputError
-from deploy.comparison.report import Report
+from deploy.comparison.values.report import Report
 from deploy.images import ImageRequest
 
 __all__ = ["Thumbnails", "png_data", "thumbnails"]

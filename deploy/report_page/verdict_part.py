@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.comparison.measures import Status
-from deploy.comparison.numbers_text import db_phrase
-from deploy.comparison.report import Report, Subject
-from deploy.comparison.verdict import Blame
+from deploy.comparison.output.numbers_text import db_phrase
+from deploy.comparison.values.measures import Status
+from deploy.comparison.values.report import Report, Subject
+from deploy.comparison.values.verdict import Blame
 from deploy.inspect.columns import size_text
 from deploy.report_page.beside import Beside
 from deploy.report_page.markup import facts, head_row, link, name, said, text

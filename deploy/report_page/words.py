@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from deploy.comparison.measures import Cell, Place
-from deploy.comparison.numbers_text import db_phrase
-from deploy.comparison.report import Report, Row
-from deploy.comparison.verdict import Verdict
+from deploy.comparison.output.numbers_text import db_phrase
+from deploy.comparison.values.measures import Cell, Place
+from deploy.comparison.values.report import Report, Row
+from deploy.comparison.values.verdict import Verdict
 
 __all__ = [
     "beyond_text",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.comparison.measures import Cell
-from deploy.comparison.numbers_text import db_phrase, shape_text
-from deploy.comparison.report import Report, Row
-from deploy.comparison.verdict import Blame
+from deploy.comparison.output.numbers_text import db_phrase, shape_text
+from deploy.comparison.values.measures import Cell
+from deploy.comparison.values.report import Report, Row
+from deploy.comparison.values.verdict import Blame
 from deploy.report_page.histogram import histogram_svg, holds
 from deploy.report_page.markup import facts, link, said, text
 from deploy.report_page.words import beyond_text, number, place_text, share

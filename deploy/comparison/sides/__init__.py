@@ -1,0 +1,1 @@
+"""The models of a comparison, whatever runs them, as one shape."""

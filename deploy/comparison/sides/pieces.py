@@ -1,0 +1,130 @@
+"""An ONNX network that runs piece by piece, freely or on another network's tensors.
+
+A network in INT8 may hold tensors otherwise than they are
+(:mod:`deploy.comparison.graphs.holding`). Here they go in and come out whole: who compares need
+not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.comparison.graphs.graph import Graph
+from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
+from deploy.comparison.graphs.segments import OWN, piece
+from deploy.comparison.graphs.wiring import Wiring
+from exporter.session import Session, Shared, Tensors, open_session
+
+__all__ = ["Pieces"]
+
+
+class Pieces:
+    """A network in ONNX Runtime, optimizations off, cut into pieces that run in turn.
+
+    Args:
+        graph: The network; its weights are shared by all pieces.
+        wiring: Its wiring.
+        cuts: Where to cut it: some of the wiring's cuts, in order.
+        outputs: Tensors to return; the cuts are always returned.
+        holdings: How the network holds tensors that it does not hold as they are.
+
+    Attributes:
+        count: Pieces there are.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        wiring: Wiring,
+        cuts: Sequence[str],
+        outputs: Collection[str],
+        holdings: Holdings,
+    ) -> None:
+        self.count = len(cuts) + 1
+        self._graph = graph
+        self._wiring = wiring
+        self._edges = (None, *cuts, None)
+        self._outputs = {*outputs, *cuts}
+        self._holdings = holdings
+        self._entry: Tensors = {}
+        self._sessions: dict[tuple[int, bool], Session] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
+
+    def end(self, at: int) -> str | None:
+        """Return the cut that piece ``at`` ends with; None for the last piece."""
+        return self._edges[at + 1]
+
+    def start(self, feeds: Tensors) -> None:
+        """Begin a free run on the network's inputs."""
+        self._entry = feeds
+
+    def free(self, at: int) -> Tensors:
+        """Run a piece on what its predecessor made, pieces in order.
+
+        Args:
+            at: Which piece.
+
+        Returns:
+            Those of ``outputs`` that this piece makes, by name.
+        """
+        entry = self._entry
+        made = self._session(at, entry, ())(entry)
+        self._dtypes |= {name: array.dtype for name, array in (entry | made).items()}
+        end = self._edges[at + 1]
+        # As the network holds it: there and back again would move its bits.
+        self._entry = {end: made[end]} if end else {}
+        return {name: self._held(name).whole(array) for name, array in made.items()}
+
+    def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
+        """Run every layer of a piece on tensors of another network, each on its own.
+
+        Args:
+            at: Which piece; it must have run freely before.
+            entry: The other network's tensor that the piece begins with.
+            given: Its tensors to take the place of those that this piece makes, by name;
+                the same names at every call. Each is rounded to the type this network has.
+
+        Returns:
+            What the layers made of them: those of ``given`` that are made here, by name.
+        """
+        with np.errstate(over="ignore"):  # what this network's type cannot hold is infinite in it
+            feeds = {
+                name: self._held(name).inside(array).astype(self._dtypes[name], copy=False)
+                for name, array in (entry | given).items()
+            }
+        session = self._session(at, feeds, given)
+        result = session({info.name: feeds[info.name] for info in session.inputs})
+        names = {name: name.removesuffix(OWN) for name in result}
+        return {names[name]: self._held(names[name]).whole(array) for name, array in result.items()}
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type in which the network holds a tensor that it has made."""
+        return self._dtypes[name]
+
+    def _held(self, name: str) -> Holding:
+        return self._holdings.get(name, AS_IT_IS)
+
+    def _session(
+        self, at: int, feeds: Mapping[str, npt.NDArray[Any]], given: Collection[str]
+    ) -> Session:
+        """Return the session of a piece; the first call opens it, for the types of ``feeds``."""
+        key = (at, bool(given))
+        if key not in self._sessions:
+            outputs = given or self._outputs
+            model = piece(
+                self._graph.model,
+                self._wiring,
+                (self._edges[at], self._edges[at + 1]),
+                outputs=outputs,
+                feeds=feeds,
+                given=given,
+            )
+            names = {initializer.name for initializer in model.graph.initializer}
+            weights = {n: w for n, w in self._graph.weights.items() if n in names}
+            shared = Shared(model.SerializeToString(), weights)
+            self._sessions[key] = open_session(shared, alone=False)
+        return self._sessions[key]

@@ -1,0 +1,1 @@
+"""Sums over tensors, by compiled loops, in constant memory."""

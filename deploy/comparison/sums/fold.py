@@ -1,0 +1,238 @@
+"""Sums over all images of what two models made: constant memory a tensor, any batch size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.int8 import QMAX, QMIN
+from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sums.code_kernel import CODES, Rule, round_values, same_codes
+from deploy.comparison.sums.pair_kernel import BINS, PAIR_SUMS, bin_values, bound_values, sum_pair
+from deploy.comparison.values.measures import Errors, Histogram, Place
+
+__all__ = ["PairSums", "Rounding", "Same", "SideSums", "as_channels", "histogram"]
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+
+
+def as_channels(array: Array) -> Array:
+    """Return an array as the kernels take it: (images, channels, elements), a real type."""
+    real = array if array.dtype in (np.float32, np.float64) else array.astype(_real(array.dtype))
+    shaped = real.reshape(_three(real.shape))
+    return np.ascontiguousarray(shaped)
+
+
+def _real(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """Return the type that holds all values of one exactly, or nearly so."""
+    return np.float32 if dtype.itemsize <= 2 else np.float64
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    images = shape[0] if shape else 1
+    channels = shape[1] if len(shape) > 1 else 1
+    return images, channels, math.prod(shape[2:])
+
+
+def _rule(quantizer: Quantizer, channels: int) -> Rule:
+    """Return a quantizer as the kernels take it."""
+    factors = None if quantizer.held.factors is None else quantizer.held.each(channels)
+    numbers = (quantizer.scale, quantizer.back, quantizer.held.shift)
+    return Rule(*numbers, quantizer.low, quantizer.high, factors)
+
+
+@dataclass(slots=True)
+class PairSums:
+    """How far one tensor is from another, in each channel.
+
+    Attributes:
+        sums: (channels, PAIR_SUMS) float64; empty before the first pair.
+        elements: Values of a channel.
+        nonfinite: Values that are NaN or infinite on either side.
+        largest: Largest |difference|.
+        at: Where that is.
+    """
+
+    sums: Array = field(default_factory=lambda: np.zeros((0, PAIR_SUMS)))
+    elements: int = 0
+    nonfinite: int = 0
+    largest: float = 0.0
+    at: Place | None = None
+
+    def add(self, reference: Array, candidate: Array, images: Indices) -> None:
+        """Fold one batch.
+
+        Args:
+            reference: Any shape and real type.
+            candidate: The same shape.
+            images: Index of each image in the data.
+        """
+        r, c = as_channels(reference), as_channels(candidate)
+        if c.dtype != r.dtype:
+            r, c = r.astype(np.float64), c.astype(np.float64)
+        if not len(self.sums):
+            self.sums = np.zeros((r.shape[1], PAIR_SUMS))
+        largest, at = sum_pair(r, c, self.sums)
+        self.elements += r.shape[0] * r.shape[2]
+        if not np.isfinite(self.sums).all():
+            self.nonfinite += r.size - int(np.count_nonzero(np.isfinite(r) & np.isfinite(c)))
+        if largest > self.largest:
+            n, *index = np.unravel_index(at, reference.shape or (1,))
+            image = int(images[n]) if len(images) == len(r) else int(n)
+            self.largest, self.at = largest, Place(image, tuple(map(int, index)))
+
+    @property
+    def noise(self) -> Array:
+        """Σ (c − r)² of each channel."""
+        return self.sums[:, 4]
+
+    @property
+    def signal(self) -> Array:
+        """Σ r² of each channel."""
+        return self.sums[:, 1]
+
+    @property
+    def drift(self) -> Array:
+        """Mean of c − r in each channel."""
+        return self.sums[:, 3] / max(self.elements, 1)
+
+    def errors(self) -> Errors:
+        """Return the errors of the whole tensor."""
+        _, signal, energy, _, noise = (float(total) for total in self.sums.sum(axis=0))
+        if self.nonfinite or not self.elements or math.isnan(noise):
+            return Errors(math.nan, math.nan, math.nan)
+        if noise == 0.0:
+            return Errors(math.inf, 1.0, 0.0)
+        dot = (signal + energy - noise) / 2.0
+        scale = math.sqrt(signal) * math.sqrt(energy)
+        cosine = max(-1.0, min(1.0, dot / scale)) if scale else 0.0
+        decibels = 10.0 * math.log10(signal / noise) if signal else -math.inf
+        return Errors(decibels, cosine, self.largest, self.at)
+
+
+@dataclass(slots=True)
+class SideSums:
+    """What one model made of a tensor: its bounds in each channel, NaN and infinities.
+
+    Attributes:
+        low: Smallest value of each channel that is no NaN, (channels,) float64; NaN for none.
+        high: Likewise the largest.
+        nan: How many NaN.
+        inf: How many infinities.
+    """
+
+    low: Array = field(default_factory=lambda: np.zeros(0))
+    high: Array = field(default_factory=lambda: np.zeros(0))
+    nan: int = 0
+    inf: int = 0
+
+    def add(self, array: Array) -> None:
+        """Fold one batch."""
+        values = as_channels(array)
+        if not len(self.low):
+            self.low, self.high = (np.full(values.shape[1], np.nan) for _ in range(2))
+        nan, inf = bound_values(values, self.low, self.high)
+        self.nan += nan
+        self.inf += inf
+
+    @property
+    def dead(self) -> int:
+        """Channels that are constant."""
+        return int(np.count_nonzero(self.low == self.high))
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the smallest and the largest value; NaN only when there is no number."""
+        with np.errstate(invalid="ignore"):
+            low, high = np.fmin.reduce(self.low), np.fmax.reduce(self.high)
+        return float(low), float(high)
+
+
+@dataclass(slots=True)
+class Same:
+    """How many values get the same INT8 code on both sides."""
+
+    count: int = 0
+    equal: int = 0
+    largest: int = 0
+
+    def add(self, reference: Array, candidate: Array, quantizer: Quantizer) -> None:
+        """Fold one batch."""
+        r, c = as_channels(reference), as_channels(candidate)
+        equal, largest = same_codes(r, c, _rule(quantizer, r.shape[1]))
+        self.count += r.size
+        self.equal += equal
+        self.largest = max(self.largest, largest)
+
+    @property
+    def share(self) -> float:
+        """Share of equal codes."""
+        return self.equal / self.count if self.count else 1.0
+
+
+@dataclass(slots=True)
+class Rounding:
+    """What a quantizer makes of the reference's tensor.
+
+    Attributes:
+        sums: (channels, 2) float64: Σδ and Σδ² of what it adds.
+        tally: (CODES,): how many values have which magnitude, in codes.
+        count: Values.
+        saturated: Those beyond the ends.
+        one_sided: Whether a constant was taken off a tensor that has no negative values, so
+            that it fills the codes from the lowest on.
+    """
+
+    sums: Array = field(default_factory=lambda: np.zeros((0, 2)))
+    tally: Array = field(default_factory=lambda: np.zeros(CODES, np.int64))
+    count: int = 0
+    saturated: int = 0
+    one_sided: bool = False
+
+    def add(self, reference: Array, quantizer: Quantizer) -> None:
+        """Fold one batch."""
+        values = as_channels(reference)
+        if not len(self.sums):
+            self.sums = np.zeros((values.shape[1], 2))
+            self.one_sided = quantizer.held.shift > 0 and bool(values.min(initial=0.0) >= 0)
+        rule = _rule(quantizer, values.shape[1])
+        start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
+        self.saturated += round_values(values, rule, start, (self.sums, self.tally))
+        self.count += values.size
+
+    def best(self) -> tuple[float, float]:
+        """Return the factor on the scale that leaves least noise, and the dB it would gain.
+
+        The noise of a scale f times as large follows from the tally: (f·scale)²/12 of a
+        value within, the distance to the end of one beyond.
+        """
+        limit = QMAX - QMIN if self.one_sided else QMAX
+        u = np.arange(CODES) + 0.5
+        factors = 2.0 ** (np.arange(-16, 17) / 8.0)
+        clipped = np.maximum(u[None, :] - limit * factors[:, None], 0.0)
+        inside = (clipped == 0) * (factors[:, None] ** 2 / 12.0)
+        noise = (inside + clipped**2) @ self.tally
+        at, now = int(np.argmin(noise)), len(factors) // 2
+        if not noise[at] > 0:
+            return 1.0, 0.0
+        return float(factors[at]), 10.0 * math.log10(noise[now] / noise[at])
+
+
+def histogram(reference: Array, candidate: Array) -> Histogram | None:
+    """Count both sides' values in equal bins between the extremes of both; None for no range."""
+    sides = [as_channels(reference), as_channels(candidate)]
+    finite = [side if np.isfinite(side).all() else side[np.isfinite(side)] for side in sides]
+    if not all(side.size for side in finite):
+        return None
+    low, high = min(float(s.min()) for s in finite), max(float(s.max()) for s in finite)
+    if not low < high:
+        return None
+    counts = [np.zeros(BINS, np.int64) for _ in sides]
+    for side, into in zip(sides, counts, strict=True):
+        bin_values(side, low, high, into)
+    first, second = (tuple(map(int, into)) for into in counts)
+    return Histogram(low, high, first, second)

@@ -1,0 +1,161 @@
+"""The compiled loops over a pair of tensors, and over the values of one: sums and extremes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.comparison.sums.compiled import ANY_ORDER, AS_WRITTEN, compiled
+
+__all__ = ["BINS", "PAIR_SUMS", "bin_values", "bound_values", "sum_pair"]
+
+Array = npt.NDArray[Any]
+
+PAIR_SUMS = 5  # Σr, Σr², Σc², Σd, Σd², with d = c − r
+BINS = 64  # of a histogram
+_SIGN = np.int32(31)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_INFINITE = np.int32(0x7F800000)
+
+
+def sum_pair(reference: Array, candidate: Array, sums: Array) -> tuple[float, int]:
+    """Add the sums of a pair, and find its largest difference.
+
+    Args:
+        reference: (n, c, l).
+        candidate: The same.
+        sums: (c, PAIR_SUMS) float64, added to in place. A NaN or Inf makes its channel's NaN.
+
+    Returns:
+        Largest difference and its flat index; 0 and −1 when there is none.
+    """
+    largest, at = _sum_pair(reference, candidate, sums)
+    return float(largest), int(at)
+
+
+@compiled(ANY_ORDER)
+def _sum_pair(r: Any, c: Any, sums: Any) -> Any:
+    images, channels, length = r.shape
+    largest = 0.0
+    at = -1
+    for n in range(images):
+        for k in range(channels):
+            x, y = r[n, k], c[n, k]
+            s0, s1, s2, s3, s4 = _row_sums(x, y)
+            sums[k, 0] += s0
+            sums[k, 1] += s1
+            sums[k, 2] += s2
+            sums[k, 3] += s3
+            sums[k, 4] += s4
+            # Only a row whose whole noise is above the square of the largest can hold a larger;
+            # and it has no NaN, or its noise were one.
+            if s4 > largest * largest:
+                most = _largest_difference(x, y)
+                if most >= np.float32(largest):
+                    for i in range(length):
+                        d = abs(np.float64(y[i]) - np.float64(x[i]))
+                        if d > largest:
+                            largest = d
+                            at = (n * channels + k) * length + i
+    return largest, at
+
+
+@compiled(ANY_ORDER)
+def _row_sums(x: Any, y: Any) -> Any:
+    s0 = s1 = s2 = s3 = s4 = 0.0
+    for i in range(x.size):
+        a = np.float64(x[i])
+        b = np.float64(y[i])
+        d = b - a
+        s0 += a
+        s1 += a * a
+        s2 += b * b
+        s3 += d
+        s4 += d * d
+    return s0, s1, s2, s3, s4
+
+
+@compiled(AS_WRITTEN)
+def _largest_difference(x: Any, y: Any) -> Any:
+    # Floats without a sign are in the order of their bits, and integers are compared faster.
+    most = np.int32(0)
+    for i in range(x.size):
+        d = abs(np.float64(y[i]) - np.float64(x[i]))
+        most = max(most, np.float32(d).view(np.int32))
+    return np.int32(most).view(np.float32)
+
+
+def bound_values(values: Array, low: Array, high: Array) -> tuple[int, int]:
+    """Widen the bounds of each channel to hold some more values.
+
+    Args:
+        values: (n, c, l).
+        low: (c,) float64, changed in place; NaN where there was no value yet. A NaN is none.
+        high: The same.
+
+    Returns:
+        How many are NaN, and how many infinite.
+    """
+    nan, inf = _bound_values(values, low, high)
+    return int(nan), int(inf)
+
+
+@compiled(AS_WRITTEN)
+def _bound_values(values: Any, low: Any, high: Any) -> Any:
+    images, channels, length = values.shape
+    nan = inf = 0
+    for n in range(images):
+        for k in range(channels):
+            x = values[n, k]
+            finite, least, most = _bounds(x)
+            if not finite:
+                least = most = np.nan
+                for i in range(length):
+                    v = np.float64(x[i])
+                    nan += v != v
+                    inf += np.isinf(v)
+                    least = least if least <= v or v != v else v
+                    most = most if most >= v or v != v else v
+            if least == least and not low[k] <= least:
+                low[k] = least
+            if most == most and not high[k] >= most:
+                high[k] = most
+    return nan, inf
+
+
+@compiled(AS_WRITTEN)
+def _bounds(x: Any) -> Any:
+    # Integers are compared faster. All bits but the sign turned round where that is set, those
+    # of floats are in the order of the floats; infinities and NaN lie beyond all numbers.
+    least, most = _INFINITE, np.int32(~_INFINITE)
+    for i in range(x.size):
+        bits = np.float32(x[i]).view(np.int32)
+        ordered = np.int32(bits ^ ((bits >> _SIGN) & _MAGNITUDE))
+        least, most = min(least, ordered), max(most, ordered)
+    finite = x.itemsize <= 4 and x.size > 0 and least > ~_INFINITE and most < _INFINITE
+    low = np.int32(least ^ ((least >> _SIGN) & _MAGNITUDE)).view(np.float32)
+    high = np.int32(most ^ ((most >> _SIGN) & _MAGNITUDE)).view(np.float32)
+    return finite, np.float64(low), np.float64(high)
+
+
+def bin_values(values: Array, low: float, high: float, counts: Array) -> None:
+    """Count values in equal bins; what lies beyond goes into the outer ones, NaN nowhere.
+
+    Args:
+        values: Any shape.
+        low: Lower edge of the first bin.
+        high: Upper edge of the last.
+        counts: (BINS,) int64, added to in place.
+    """
+    _bin_values(values.reshape(-1), low, counts.size / (high - low), counts)
+
+
+@compiled(AS_WRITTEN)
+def _bin_values(x: Any, low: Any, bins_a_unit: Any, counts: Any) -> Any:
+    last = np.float64(counts.size - 1)
+    for i in range(x.size):
+        at = (np.float64(x[i]) - low) * bins_a_unit
+        if at == at:
+            counts[int(min(max(at, 0.0), last))] += 1

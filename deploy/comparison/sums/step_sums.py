@@ -1,0 +1,171 @@
+"""All that is summed up of one step of a chain: a candidate against the model before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
+from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sums.fold import PairSums, Rounding, Same, SideSums, histogram
+from deploy.comparison.sums.rows import Seen
+from deploy.comparison.values.measures import Histogram, Status
+from exporter.session import Tensors
+
+__all__ = ["Batch", "StepSums", "read_of"]
+
+Indices = npt.NDArray[np.int64]
+Task = Callable[[], None]
+
+
+def read_of(name: str) -> str:
+    """Name the elements of a strided tensor that are read; no tensor can be called so."""
+    return f"{name}\0read"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The images under way: the index of each in the data, and whether they are the first."""
+
+    images: Indices
+    first: bool
+
+
+@dataclass(slots=True)
+class StepSums:
+    """Sums of one step, by tensor.
+
+    Attributes:
+        quantizers: Of the candidate's activations.
+        holdings: How the candidate holds tensors that it does not hold as they are.
+        amaxes: What calibration chose for the candidate's quantizers, where its table is there.
+        strided: Tensors of which a layer of the candidate reads every so many elements only.
+        joined: The tensors that both sides have.
+        made: Bounds of what the reference makes.
+        seen: What became of each that both made.
+        inherited: Differences of free runs.
+        own: Differences of the candidate's layers, fed the reference's tensors.
+        total: Differences from the first model of the chain.
+        same: Codes of free runs.
+        own_same: Codes of fed runs.
+        rounding: What the candidate's quantizers make of the reference's tensors; of a strided
+            tensor T also of what is read of it, as :func:`read_of` calls it.
+        histograms: Of the first batch.
+        images: How many images are summed up.
+        feeds: Whether the candidate can still be fed: no cut so far had two shapes.
+    """
+
+    quantizers: Mapping[str, Quantizer]
+    holdings: Holdings
+    strided: Mapping[str, tuple[int, ...]]
+    amaxes: Mapping[str, float]
+    joined: frozenset[str]
+    made: Mapping[str, SideSums]
+    seen: dict[str, Seen] = field(default_factory=dict)
+    inherited: dict[str, PairSums] = field(default_factory=dict)
+    own: dict[str, PairSums] = field(default_factory=dict)
+    total: dict[str, PairSums] = field(default_factory=dict)
+    same: dict[str, Same] = field(default_factory=dict)
+    own_same: dict[str, Same] = field(default_factory=dict)
+    rounding: dict[str, Rounding] = field(default_factory=dict)
+    histograms: dict[str, Histogram | None] = field(default_factory=dict)
+    images: int = 0
+    feeds: bool = True
+
+    def meet(
+        self, r: Tensors, c: Tensors, dtypes: Callable[[str], tuple[np.dtype[Any], np.dtype[Any]]]
+    ) -> list[str]:
+        """Note what both sides made; return the names of what can be compared, in graph order."""
+        both = [name for name in r if name in c and name in self.joined]
+        for name in both:
+            if name not in self.seen:
+                self.seen[name] = Seen.of(dtypes(name), (r[name].shape, c[name].shape))
+        return [name for name in both if self.seen[name].status is Status.COMPARED]
+
+    def free(self, names: Iterable[str], r: Tensors, c: Tensors, batch: Batch) -> list[Task]:
+        """Return the tasks that fold a free run, one for each tensor."""
+        return [self._free(name, r[name], c[name], batch) for name in names]
+
+    def _free(self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch) -> Task:
+        sums = self.inherited.setdefault(name, PairSums())
+        quantizer = self.quantizers.get(name)
+        if quantizer is not None:
+            same = self.same.setdefault(name, Same())
+            rounding = self.rounding.setdefault(name, Rounding())
+
+        strides = self.strided.get(name) if r.ndim > 2 else None
+        part = read_of(name)
+        if strides:
+            part_sums = self.inherited.setdefault(part, PairSums())
+            part_rounding = self.rounding.setdefault(part, Rounding())
+
+        def work() -> None:
+            sums.add(r, c, batch.images)
+            if quantizer is not None:
+                same.add(r, c, quantizer)
+                rounding.add(r, quantizer)
+            if strides:
+                where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
+                part_sums.add(r[where], c[where], batch.images)
+                if quantizer is not None:
+                    part_rounding.add(r[where], quantizer)
+            if batch.first:
+                self.histograms[name] = histogram(r, c)
+
+        return work
+
+    def fed(self, r: Tensors, made: Tensors, batch: Batch) -> list[Task]:
+        """Return the tasks that fold a fed run, one for each tensor."""
+        return [self._fed(name, r[name], array, batch) for name, array in made.items()]
+
+    def _fed(self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch) -> Task:
+        sums = self.own.setdefault(name, PairSums())
+        quantizer = self.quantizers.get(name)
+        same = self.own_same.setdefault(name, Same()) if quantizer else None
+
+        def work() -> None:
+            sums.add(r, c, batch.images)
+            if quantizer is not None and same is not None:
+                same.add(r, c, quantizer)
+
+        return work
+
+    def against_first(self, first: Tensors, c: Tensors, batch: Batch) -> list[Task]:
+        """Return the tasks that fold the difference from the chain's first model."""
+        return [
+            self._against_first(name, array, c[name], batch)
+            for name, array in first.items()
+            if name in c and array.shape == c[name].shape
+        ]
+
+    def _against_first(
+        self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch
+    ) -> Task:
+        sums = self.total.setdefault(name, PairSums())
+        return lambda: sums.add(r, c, batch.images)
+
+    def held(self, name: str) -> Holding:
+        """Return how the candidate holds a tensor."""
+        return self.holdings.get(name, AS_IT_IS)
+
+    def reach(self, name: str) -> float:
+        """Return the largest magnitude of the reference's tensor, held as here; 0 if unknown."""
+        sums = self.made.get(name)
+        if sums is None or not len(sums.low):
+            return 0.0
+        held = self.held(name)
+        bounds = np.stack([sums.low, sums.high]) / held.each(len(sums.low)) - held.shift
+        with np.errstate(invalid="ignore"):
+            return float(np.fmax.reduce(np.abs(bounds), axis=None))
+
+    def rounding_db(self, name: str) -> float:
+        """Return the SQNR that the candidate's quantizer leaves of the reference's tensor."""
+        signal, noise = self.inherited[name].signal.sum(), self.rounding[name].sums[:, 1].sum()
+        if not noise > 0:
+            return math.nan if math.isnan(noise) else math.inf
+        return 10.0 * math.log10(signal / noise) if signal and noise < math.inf else -math.inf
