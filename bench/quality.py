@@ -21,7 +21,7 @@ from bench.measure import measure
 from bench.peers.feed import batches, count
 from bench.tools import Tool, python, strata_command
 from core.progress import Progress, silent
-from exporter.held_names import SHIFTED
+from deploy.comparison.holding import Holding, holdings_of
 from exporter.onnx_file import card_of
 from exporter.session import open_session
 
@@ -117,8 +117,8 @@ def answer(model: Path, images: Path, feature: str, progress: Progress = silent)
         feature: A tensor to return, too, where the file has it; empty for none.
         progress: Told the images done.
     """
-    held, shift = _held(onnx.load(model), feature)
-    session = open_session(model, optimize=False, outputs=[held] if held else None)
+    held = _held(onnx.load(model), feature)
+    session = open_session(model, optimize=False, outputs=[held.name] if held else None)
     image, total = session.inputs[0], count(images)
     fixed = image.shape[0]
     size = fixed if isinstance(fixed, int) and fixed > 0 else min(_BATCH, total)
@@ -127,21 +127,18 @@ def answer(model: Path, images: Path, feature: str, progress: Progress = silent)
         found = session({image.name: batch})
         logits.append(found[session.outputs[0]])
         if held:
-            features.append(found[held] + np.float32(shift))
+            features.append(held.whole(found[held.name]))
         progress(done * size, total)
     whole = np.concatenate(features) if held else None
     return Answered(np.concatenate(logits), whole)
 
 
-def _held(model: onnx.ModelProto, feature: str) -> tuple[str, float]:
-    """Return how a file names a tensor and what it holds it less; ("", 0) without it."""
+def _held(model: onnx.ModelProto, feature: str) -> Holding | None:
+    """Return how a file holds a tensor; None without it."""
     names = {name for node in model.graph.node for name in node.output}
     if feature in names:
-        return feature, 0.0
-    shift = card_of(model).shifts.get(feature)
-    if shift is not None and feature + SHIFTED in names:
-        return feature + SHIFTED, shift
-    return "", 0.0
+        return Holding(feature)
+    return holdings_of(card_of(model), names).get(feature)
 
 
 def openvino_answers(
