@@ -67,4 +67,5 @@ def _count_here(
     collector = Collector(session, data.source, data.preprocess, work.start, workers)
     done, indices = len(work.start.images), [index for _, index in work.left]
     collector.run(indices, options.partial, lambda n: progress(done + n, work.total))
+    session.close()  # the sums need memory of their own
     return collector.statistics()

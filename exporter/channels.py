@@ -6,7 +6,9 @@ mantissa: 8 an octave from 2⁻¹⁶ to 2¹⁶, with all that is smaller in the 
 above all) and all that is larger in the last. As in :mod:`exporter.histogram`, counts add up
 exactly whatever the order, and bounds are extremes, so equal images give equal bytes.
 
-Of large planes not every value is counted (:func:`stride_of`); bounds are of all values.
+Of large planes not every value is counted (:func:`stride_of`), and of each image only a quarter of
+the channels, another one from image to image (:func:`turn_of`): to reach for the cells of a
+channel costs more than to count in them. Bounds are of all values of all images.
 """
 
 from __future__ import annotations
@@ -19,21 +21,34 @@ import numpy.typing as npt
 
 from exporter.histogram import SHIFT, Histogram
 
-__all__ = ["BASE", "CELLS", "COARSE", "ChannelCounts", "stride_of"]
+__all__ = ["BASE", "CELLS", "COARSE", "ChannelCounts", "stride_of", "turn_of", "turns_of"]
 
 COARSE = 20  # bits that a cell does not tell apart
 CELLS = 256  # of one sign
 BASE = ((127 - 16) << 3) - 1  # the cell of 2⁻¹⁶ is number 1
 
-_LARGE = 256  # values of one channel of one image
-_STRIDE = 5  # odd, and no divisor of usual widths: no column is left out
+_ENOUGH = 64  # values of one channel of one image: hundreds of images make thousands
+_TURNS = 4
+_SMALL = 32  # values of a plane: so few, that all of every image are counted
+# Prime, and so no divisor of usual widths: no column is left out.
+_STRIDES = (1, 3, 5, 11, 17, 31, 61, 127, 257, 509, 1021, 2053, 4093)
 
 _Floats = npt.NDArray[np.float64]
 
 
 def stride_of(plane: int) -> int:
     """Return n where every n-th value of a plane of so many is counted."""
-    return _STRIDE if plane > _LARGE else 1
+    return max(stride for stride in _STRIDES if stride * _ENOUGH <= max(plane, _ENOUGH))
+
+
+def turns_of(plane: int) -> int:
+    """Return n where of each image every n-th channel is counted."""
+    return 1 if plane < _SMALL else _TURNS
+
+
+def turn_of(digest: str) -> int:
+    """Return with which channel an image begins, by its digest, whatever comes before it."""
+    return int(digest[:8], 16) % _TURNS
 
 
 @dataclass(frozen=True, eq=False)

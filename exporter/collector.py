@@ -18,6 +18,7 @@ import numpy.typing as npt
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.errors import CalibrationError, GraphError, StrataError
+from exporter.channels import turn_of
 from exporter.image_record import ImageRecord, record_image
 from exporter.session import Session, TensorInfo
 from exporter.statistics import Statistics
@@ -138,10 +139,11 @@ class Collector:
             images = images[np.arange(size) % len(indices)]
         values = self._session({self._input.name: images})
         values[self._input.name] = images
+        turns = [turn_of(self._source.digest(index)) for index in indices]
         for name, tally in tallies.items():
             # Taken out, so that its memory serves another thread's image once it is counted.
             array = _rows(values.pop(name), name, len(images))[: len(indices)]
-            if not tally.add(array):
+            if not tally.add(array, turns):
                 raise self._not_finite(name, array, indices)
         return [
             record_image(self._source.digest(index), image)

@@ -22,7 +22,7 @@ __all__ = ["TABLES", "tally"]
 # four tables in turn keep four counts of the same bucket under way.
 TABLES = 4
 
-_BLOCK = 8192  # words, 32 KiB: bounded and then counted while they lie in the first cache
+_CHUNK = 4096  # words, 16 KiB: bounded and then counted while they lie in the first cache
 
 _Words = npt.NDArray[np.uint32]
 
@@ -37,7 +37,12 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tally(
-    words: _Words, tables: _Words, shift: int, channels: _Words, bounds: _Words, stride: int
+    words: _Words,
+    tables: _Words,
+    shift: int,
+    channels: _Words,
+    bounds: _Words,
+    sampled: tuple[int, int, npt.NDArray[np.int64]],
 ) -> tuple[int, int, int]:
     """Add 1 to bucket ``word >> shift`` for each word, and bound the words.
 
@@ -50,41 +55,54 @@ def tally(
             for no such counts.
         bounds: Of each channel the largest word as a signed integer, and the largest and
             the smallest as an unsigned one, (C, 3) uint32, kept up to date in place.
-        stride: Of each channel's values every such one is counted in ``channels``.
+        sampled: What is counted in ``channels``: every stride-th value of every spread-th
+            channel, beginning with the channel that the third part, (N,), says of each image.
 
     Returns:
         Largest word as a signed integer, largest and smallest as an unsigned one.
     """
-    signed, largest, smallest = _tally(
-        words, tables, np.uint32(shift), channels, bounds, np.int64(stride)
-    )
+    stride, spread, turns = sampled
+    counted = (np.int64(stride), np.int64(spread), turns)
+    signed, largest, smallest = _tally(words, tables, np.uint32(shift), channels, bounds, counted)
     return int(signed), int(largest), int(smallest)
 
 
 @_jit
-def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, stride: Any) -> Any:
+def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, sampled: Any) -> Any:
+    stride, spread, turns = sampled
     signed, largest, smallest = numba.int32(words[0, 0, 0]), words[0, 0, 0], words[0, 0, 0]
     apart = channels.shape[1] > 0
-    for image in range(words.shape[0]):
-        for channel in range(words.shape[1]):
-            plane = words[image, channel]
-            top, most, least = numba.int32(plane[0]), plane[0], plane[0]
-            for start in range(0, plane.size, _BLOCK):
-                block = plane[start : start + _BLOCK]
-                for i in range(block.size):  # this loop is vectorized, the others cannot be
-                    word = block[i]
-                    top = max(top, numba.int32(word))
-                    most = max(most, word)
-                    least = min(least, word)
-                _count(block, tables, shift)
+    images, every, size = words.shape
+    flat = words.reshape(images * every * size)
+    together = max(1, _CHUNK // size)  # small planes are counted some at a time
+    for image in range(images):
+        for first in range(0, every, together):
+            last = min(first + together, every)
+            for channel in range(first, last):
+                plane = words[image, channel]
+                top, most, least = _bounds(plane)
+                signed, largest = max(signed, top), max(largest, most)
+                smallest = min(smallest, least)
                 if apart:
-                    _count_cells(block, channels[0, channel], channels[1, channel], stride)
-            signed, largest, smallest = max(signed, top), max(largest, most), min(smallest, least)
-            if apart:
-                bound = bounds[channel]
-                bound[0] = numba.uint32(max(numba.int32(bound[0]), top))
-                bound[1], bound[2] = max(bound[1], most), min(bound[2], least)
+                    bound = bounds[channel]
+                    bound[0] = numba.uint32(max(numba.int32(bound[0]), top))
+                    bound[1], bound[2] = max(bound[1], most), min(bound[2], least)
+                    if (channel + turns[image]) % spread == 0:
+                        _count_cells(plane, channels[0, channel], channels[1, channel], stride)
+            start = image * every * size
+            _count(flat[start + first * size : start + last * size], tables, shift)
     return signed, largest, smallest
+
+
+@_jit
+def _bounds(plane: Any) -> Any:
+    top, most, least = numba.int32(plane[0]), plane[0], plane[0]
+    for i in range(plane.size):  # this loop is vectorized, the others cannot be
+        word = plane[i]
+        top = max(top, numba.int32(word))
+        most = max(most, word)
+        least = min(least, word)
+    return top, most, least
 
 
 @_jit
@@ -102,10 +120,10 @@ def _count(block: Any, tables: Any, shift: Any) -> None:
 
 
 @_jit
-def _count_cells(block: Any, positive: Any, negative: Any, stride: Any) -> None:
+def _count_cells(plane: Any, positive: Any, negative: Any, stride: Any) -> None:
     one = numba.uint32(1)
-    for i in range(0, block.size, stride):
-        word = block[i]
+    for i in range(0, plane.size, stride):
+        word = plane[i]
         cell = numba.int32((word & numba.uint32(0x7FFFFFFF)) >> numba.uint32(COARSE)) - BASE
         cell = min(max(cell, 0), CELLS - 1)
         if word >> numba.uint32(31):

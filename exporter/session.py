@@ -99,6 +99,12 @@ class Session:
             raise session_failure(err, self._where) from err
         return dict(zip(self.outputs, values, strict=True))
 
+    def close(self) -> None:
+        """Give the network's memory back; it cannot be called again."""
+        self._native = None
+        self._weights = []
+        trim_heap()
+
     def _check(self, feeds: Tensors) -> None:
         """Refuse feeds that ONNX Runtime would refuse with a text of its own."""
         wanted = {info.name: info for info in self.inputs}

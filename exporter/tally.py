@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core.errors import MissingBackendError
-from exporter.channels import CELLS, ChannelCounts, stride_of
+from exporter.channels import CELLS, ChannelCounts, stride_of, turns_of
 from exporter.histogram import BUCKETS, SHIFT, Histogram
 
 __all__ = ["Tally"]
@@ -51,12 +52,14 @@ class Tally:
         self._top = 0  # bits of the largest magnitude
         self._signs = False  # whether any sign bit was set, −0 included
 
-    def add(self, values: npt.NDArray[np.float32]) -> bool:
+    def add(self, values: npt.NDArray[np.float32], turns: Sequence[int] = ()) -> bool:
         """Count an array.
 
         Args:
             values: float32, any shape; axis 1, if there is one, are channels, as many every
                 time.
+            turns: Of each image (axis 0), :func:`~exporter.channels.turn_of` its digest; none
+                to count all channels of all images.
 
         Returns:
             Whether all of them are finite.
@@ -73,8 +76,11 @@ class Tally:
             self._make_cells(values)
         if len(self._bounds) not in (0, words.shape[1]):
             raise ValueError(f"{words.shape[1]} channels after {len(self._bounds)}")
+        plane = words.shape[2]
+        spread = turns_of(plane) if turns else 1
+        turn = np.array([t % spread for t in turns] or [0] * len(words), np.int64)
         signed, largest, smallest = self._kernel(
-            words, self._tables, SHIFT, self._cells, self._bounds, stride_of(words.shape[2])
+            words, self._tables, SHIFT, self._cells, self._bounds, (stride_of(plane), spread, turn)
         )
         self._pending += values.size
         # Bits of positive floats order as the floats do; of negative ones the other way.

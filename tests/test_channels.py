@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exporter.channels import BASE, CELLS, COARSE, ChannelCounts, stride_of
+from exporter.channels import BASE, CELLS, COARSE, ChannelCounts, stride_of, turn_of
 from exporter.histogram import bucket_edges
 from exporter.packing import CHANNEL_ARRAYS, pack_channels, unpack_channels
 from exporter.tally import Tally
@@ -93,7 +93,7 @@ def test_vectors_have_channels_and_scalars_none():
 
 def test_means_and_quantiles():
     rng = np.random.default_rng(0)
-    x = np.maximum(rng.standard_normal((4, 6, 200)), 0).astype(np.float32) * 3
+    x = np.maximum(rng.standard_normal((13, 6, 60)), 0).astype(np.float32) * 3
     x[:, 4] = 0
     found = of(x)
     low, high = found.edges
@@ -153,3 +153,29 @@ def test_packing_keeps_all_and_sees_damage():
     ):
         with pytest.raises(ValueError, match=r"its|impossible"):
             unpack_channels(packed | {name: bad})
+
+
+def test_of_each_image_another_quarter_of_the_channels_is_counted():
+    """Whatever the order and the batch; bounds are of all of them."""
+    x = np.random.default_rng(0).normal(size=(8, 6, 8, 8)).astype(np.float32)
+    turns = [turn_of(f"{number:08x}") for number in (3, 9, 4, 4, 2, 7, 1, 0)]
+    assert set(turns) == {0, 1, 2, 3}
+    whole, one_by_one = Tally(), Tally()
+    whole.add(x, turns)
+    for at in np.random.default_rng(1).permutation(8):
+        one_by_one.add(x[at : at + 1], [turns[at]])
+    found = whole.channels()
+    assert same(found, one_by_one.channels())
+    images = np.array([sum((c + t) % 4 == 0 for t in turns) for c in range(6)])
+    np.testing.assert_array_equal(np.bincount(found.channel, found.counts, 6), 64 * images)
+    np.testing.assert_array_equal(found.high, x.max(axis=(0, 2, 3)))
+    np.testing.assert_array_equal(found.low, x.min(axis=(0, 2, 3)))
+    assert whole.histogram().count == x.size
+
+
+def test_all_channels_of_small_planes_are_counted():
+    x = np.ones((4, 5, 2, 2), np.float32)
+    tally = Tally()
+    tally.add(x, [0, 1, 2, 3])
+    found = tally.channels()
+    np.testing.assert_array_equal(np.bincount(found.channel, found.counts, 5), [16] * 5)
