@@ -36,7 +36,7 @@ def rounded(values, scale, shift):
 def test_the_means_are_those_of_the_values_and_of_their_codes(seed, scale, shift, spread):
     """Evenly filled cells stand for the values; that costs a fraction of a step."""
     random = np.random.default_rng(seed)
-    values = (random.normal(size=(40, 3, 16, 16)) * spread).astype(np.float32)
+    values = (random.normal(size=(160, 3, 8, 8)) * spread).astype(np.float32)
     means = channel_means(counted(values), None, scale, shift)
     seen = rounded(values, scale, shift).mean(axis=(0, 2, 3))
     real = values.mean(axis=(0, 2, 3))

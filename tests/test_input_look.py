@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ FILES, PIXELS, INPUTS = Origin("files"), Origin("pixels"), Origin("inputs")
 
 def photographs(count=FEWEST, side=96):
     """Cuts from a photograph of a person before a flag."""
-    path = matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg"
+    path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     photograph = read_image(path)
     rng = np.random.default_rng(0)
     tops, lefts = (rng.integers(0, n - side, count) for n in photograph.shape[:2])

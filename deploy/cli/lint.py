@@ -56,8 +56,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_facts(report, model), indent=2, ensure_ascii=False))
     else:
-        lines = _lines(report, model, None if show_all else _SHOWN)
-        click.echo(shown("\n".join(lines)))
+        click.echo("\n".join(_lines(report, model, None if show_all else _SHOWN)))
     _judge(report, model, strict=strict)
 
 
@@ -85,8 +84,9 @@ def _facts(report: LintReport, model: Path) -> dict[str, Any]:
     }
 
 
-def _lines(report: LintReport, model: Path, shown: int | None) -> Iterator[str]:
-    yield (
+def _lines(report: LintReport, model: Path, most: int | None) -> Iterator[str]:
+    """Yield the lines of the text; what comes from the file steers no terminal."""
+    yield shown(
         f"{model.name}  opset {report.opset}, {report.int8} of {report.layers} layers in INT8, "
         f"{report.pairs} activations quantized"
     )
@@ -96,11 +96,11 @@ def _lines(report: LintReport, model: Path, shown: int | None) -> Iterator[str]:
         severity = findings[0].severity
         count = f" ×{len(findings)}" if len(findings) > 1 else ""
         mark = click.style(severity, fg=_COLOURS[severity], bold=True)
-        yield f"{mark} {click.style(rule, bold=True)}{count}: {findings[0].what}"
-        yield from (f"  {_place(finding)}: {finding.problem}" for finding in findings[:shown])
-        if shown is not None and len(findings) > shown:
-            yield f"  … and {len(findings) - shown} more (--all)"
-        yield f"  way out: {findings[0].way_out}"
+        yield f"{mark} {click.style(rule, bold=True)}{count}: {shown(findings[0].what)}"
+        yield from (f"  {shown(f'{_place(f)}: {f.problem}')}" for f in findings[:most])
+        if most is not None and len(findings) > most:
+            yield f"  … and {len(findings) - most} more (--all)"
+        yield f"  way out: {shown(findings[0].way_out)}"
     if not report.findings:
         yield "no errors, no warnings"
 
