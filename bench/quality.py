@@ -21,7 +21,7 @@ from bench.measure import measure
 from bench.peers.feed import batches, count
 from bench.tools import Tool, python, strata_command
 from core.progress import Progress, silent
-from deploy.comparison.holding import Holding, holdings_of
+from deploy.comparison.graphs.holding import Holding, holdings_of
 from exporter.onnx_file import card_of
 from exporter.session import open_session
 
