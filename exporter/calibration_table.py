@@ -165,25 +165,17 @@ def choose_amaxes(
     for scale, members in plan.groups.items():
         _require_usable(together[scale], members[0], len(found.images))
     ranges = choose_ranges(plan, classes, histograms, half=half)
-    amaxes: dict[str, tuple[float, Method]] = {}
-    for scale, members in plan.groups.items():
-        if members[0] not in ranges:
-            amax, used = choose_amax(together[scale], method)
-            amaxes[scale] = float(np.float32(amax)), used
-    tensors = {}
-    for activation in plan.activations:
-        histogram = histograms[activation.tensor]
-        if activation.tensor in ranges:
-            tensors[activation.tensor] = _moved(activation, histogram, ranges[activation.tensor])
-            continue
-        amax, used = amaxes[activation.scale]
-        tensors[activation.tensor] = TensorAmax(
-            amax,
-            str(used),
-            activation.scale,
-            clipped_share(histogram, amax),
-            expected_sqnr_db(histogram, amax),
-        )
+    amaxes = {
+        scale: choose_amax(together[scale], method)
+        for scale, members in plan.groups.items()
+        if members[0] not in ranges
+    }
+    tensors = {
+        a.tensor: _moved(a, histograms[a.tensor], ranges[a.tensor])
+        if a.tensor in ranges
+        else _unmoved(a, histograms[a.tensor], amaxes[a.scale])
+        for a in plan.activations
+    }
     return CalibrationTable(
         found.model,
         activity.sha256,
@@ -194,6 +186,20 @@ def choose_amaxes(
         tensors,
         look_at_input(found),
         activity.equalized,
+    )
+
+
+def _unmoved(
+    activation: Activation, histogram: Histogram, chosen: tuple[float, Method]
+) -> TensorAmax:
+    """Return the entry of a tensor that is kept as it is."""
+    amax = float(np.float32(chosen[0]))
+    return TensorAmax(
+        amax,
+        str(chosen[1]),
+        activation.scale,
+        clipped_share(histogram, amax),
+        expected_sqnr_db(histogram, amax),
     )
 
 

@@ -2,7 +2,23 @@
 
 from types import SimpleNamespace
 
+import numpy as np
+
 from deploy.comparison.run import CompareOptions, compare_models
+from deploy.images import ImageRequest
+
+
+def noise_request(folder, batch=4):
+    """Ask for six prepared images of noise, written to the folder."""
+    path = folder / "x.npz"
+    np.savez(path, images=np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32))
+    return ImageRequest(str(path), batch=batch)
+
+
+def rows_of(folder, request, reference, candidate):
+    """Compare two files of a folder; return the rows by tensor."""
+    report = compare(folder / f"{reference}.onnx", folder / f"{candidate}.onnx", request)
+    return {row.tensor: row for row in report.rows}
 
 
 def compare(reference, candidate, request, own=True):

@@ -3,13 +3,12 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from comparing import compare
+from comparing import compare, noise_request, rows_of
 from resnet_graph import resnet
 
 from core.errors import InputError
 from deploy.comparison.graphs.holding import Holding, holdings_of
 from deploy.comparison.values.measures import Status
-from deploy.images import ImageRequest
 from exporter.channel_classes import find_channel_classes
 from exporter.channel_steps import factors_of
 from exporter.graph_file import to_proto
@@ -37,9 +36,7 @@ def test_there_is_something_to_compare():
 
 @pytest.fixture(scope="module")
 def request_(tmp_path_factory):
-    path = tmp_path_factory.mktemp("images") / "x.npz"
-    np.savez(path, images=np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32))
-    return ImageRequest(str(path), batch=4)
+    return noise_request(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +58,11 @@ def files(tmp_path_factory):
     return folder
 
 
-def rows(files, request_, reference, candidate):
-    report = compare(files / f"{reference}.onnx", files / f"{candidate}.onnx", request_)
-    return {row.tensor: row for row in report.rows}
-
-
 @pytest.mark.parametrize(
     "pair", [("plain", "equalized"), ("equalized", "plain"), ("plain", "both")]
 )
 def test_an_equalized_tensor_is_compared_as_it_is(files, request_, pair):
-    found = rows(files, request_, *pair)
+    found = rows_of(files, request_, *pair)
     assert STEPS.keys() <= found.keys()
     assert all(row.status is Status.COMPARED for row in found.values())
     assert min(row.inherited.sqnr_db for row in found.values()) > 90
@@ -84,14 +76,14 @@ def test_its_weights_are_the_references_in_the_units_of_the_tensors(files, reque
 
 def test_factors_that_are_not_the_graphs_show(files, request_):
     """The twin: the factors matter to the measurement."""
-    found = rows(files, request_, "plain", "mislabelled")
+    found = rows_of(files, request_, "plain", "mislabelled")
     assert found["layer1.0.relu2"].inherited.sqnr_db < 30
     assert found["layer3.0.relu"].inherited.sqnr_db > 90
 
 
 def test_factors_of_other_channels_are_refused(files, request_):
     with pytest.raises(InputError, match=r"short.*layer1\.0\.relu2.*channels.*factors"):
-        rows(files, request_, "plain", "short")
+        rows_of(files, request_, "plain", "short")
 
 
 def test_there_and_back_again():

@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 import pytest
-from comparing import compare
+from comparing import noise_request, rows_of
 from resnet_graph import resnet
 
 from deploy.comparison.values.measures import Status
-from deploy.images import ImageRequest
 from exporter.graph_file import to_proto
 from exporter.onnx_file import Card, save
 from exporter.passes.shift import shift_tensors
@@ -23,9 +21,7 @@ SHIFTS = find_shifts(ir.from_proto(MODEL).graph).constants(
 
 @pytest.fixture(scope="module")
 def request_(tmp_path_factory):
-    path = tmp_path_factory.mktemp("images") / "x.npz"
-    np.savez(path, images=np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32))
-    return ImageRequest(str(path), batch=4)
+    return noise_request(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +36,9 @@ def files(tmp_path_factory):
     return folder
 
 
-def rows(files, request_, reference, candidate):
-    report = compare(files / f"{reference}.onnx", files / f"{candidate}.onnx", request_)
-    return {row.tensor: row for row in report.rows}
-
-
 @pytest.mark.parametrize("pair", [("plain", "shifted"), ("shifted", "plain")])
 def test_a_shifted_tensor_is_compared_under_its_own_name(files, request_, pair):
-    found = rows(files, request_, *pair)
+    found = rows_of(files, request_, *pair)
     assert SHIFTS.keys() <= found.keys()
     assert all(row.status is Status.COMPARED for row in found.values())
     assert min(row.inherited.sqnr_db for row in found.values()) > 90
@@ -56,7 +47,7 @@ def test_a_shifted_tensor_is_compared_under_its_own_name(files, request_, pair):
 
 def test_a_constant_that_is_not_the_graphs_shows(files, request_):
     """The twin: the constants matter to the measurement."""
-    found = rows(files, request_, "plain", "mislabelled")
+    found = rows_of(files, request_, "plain", "mislabelled")
     assert found["layer1.0.relu2"].inherited.sqnr_db < 30
     assert found["layer1.0.bn3"].own.sqnr_db < 60
     assert replace(found["layer3.0.relu"].inherited).sqnr_db > 90

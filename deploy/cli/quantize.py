@@ -12,7 +12,7 @@ import click
 
 from core.artifacts import sha256_file
 from core.errors import MissingBackendError
-from deploy.calibrated import AUTO, TableRequest, choose_table
+from deploy.calibrated import AUTO, Chosen, TableRequest, choose_table
 from deploy.cli.layer_options import LayerRequest, layer_options
 from deploy.cli.progress import progress_bar
 
@@ -166,34 +166,40 @@ def _int8(
     written = target.with_name("calibration.json")
     if request.table is None or written.resolve() != request.table.resolve():
         chosen.write(written)
-    card = card_of(graph, where=str(model))
-    parents = {
-        "model": chosen.model,
-        "statistics": chosen.statistics,
-        "calibration": sha256_file(written),
-    }
     card = replace(
-        card,
+        card_of(graph, where=str(model)),
         stage="int8",
-        parents=parents,
+        parents={
+            "model": chosen.model,
+            "statistics": chosen.statistics,
+            "calibration": sha256_file(written),
+        },
         shifts=quantized.shifts,
         equalized=quantized.equalized,
         synthetic=chosen.look.synthetic,
         caveats=chosen.look.warnings,
     )
     save(int8, target, card)
-    return _file_facts(target) | {
-        "precision": "int8",
+    facts = _file_facts(target) | _table_facts(choice)
+    return facts | {
         "float": "fp16" if half else "fp32",
         "calibration": str(written),
-        "method": chosen.method,
-        "images": chosen.images,
-        "tried": dict(choice.tried),
         "shifted": len(quantized.shifts),
         "equalized": len(quantized.equalized),
         "corrected": len(quantized.corrected),
         "layers": sum(len(weight.readers) for weight in plan.weights),
         "left": dict(plan.left),
+    }
+
+
+def _table_facts(choice: Chosen) -> dict[str, Any]:
+    """Return what there is to say of how the tensors are quantized."""
+    chosen = choice.table
+    return {
+        "precision": "int8",
+        "method": chosen.method,
+        "images": chosen.images,
+        "tried": dict(choice.tried),
         "tensors": {
             name: {
                 "amax": choice.amax,

@@ -24,7 +24,6 @@ _WIDE = 0.6  # likewise; on fewer images than these the largest values may be mi
 _ENOUGH = 32
 _GAIN_DB = 2.0  # that the best amax must gain
 _OTHER = 0.002  # octaves: the last bit of a scale in float16
-_MISFIT = 0.2  # octaves between a constant and the scale that goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,7 @@ class Ranges:
             return reason, 20.0 * abs(math.log10(amax / told)), text
         # Tensors that move together have one constant, which need not fit the widest of them.
         fit = quantizer.held.shift / (-QMIN * quantizer.scale)
-        misfit = told is None and rounding.one_sided and abs(math.log2(fit)) > _MISFIT
-        if misfit and gain >= _GAIN_DB:
+        if told is None and rounding.one_sided and not rounding.fits and gain >= _GAIN_DB:
             reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
             constant = quantizer.held.shift
             text = f"amax {amax:.4g} does not fit the constant {constant:.4g} it is less of"

@@ -17,6 +17,8 @@ from deploy.comparison.values.measures import Errors, Histogram, Place
 
 __all__ = ["PairSums", "Rounding", "Same", "SideSums", "as_channels", "histogram"]
 
+_FITS = 0.2  # octaves between a constant and the one that goes with the scale
+
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
@@ -185,6 +187,7 @@ class Rounding:
         saturated: Those beyond the ends.
         one_sided: Whether a constant was taken off a tensor that has no negative values, so
             that it fills the codes from the lowest on.
+        start: That constant, in codes; 0 for a tensor that is not one-sided.
     """
 
     sums: Array = field(default_factory=lambda: np.zeros((0, 2)))
@@ -192,6 +195,7 @@ class Rounding:
     count: int = 0
     saturated: int = 0
     one_sided: bool = False
+    start: float = 0.0
 
     def add(self, reference: Array, quantizer: Quantizer) -> None:
         """Fold one batch."""
@@ -200,20 +204,29 @@ class Rounding:
             self.sums = np.zeros((values.shape[1], 2))
             self.one_sided = quantizer.held.shift > 0 and bool(values.min(initial=0.0) >= 0)
         rule = _rule(quantizer, values.shape[1])
-        start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
-        self.saturated += round_values(values, rule, start, (self.sums, self.tally))
+        self.start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
+        self.saturated += round_values(values, rule, self.start, (self.sums, self.tally))
         self.count += values.size
+
+    @property
+    def fits(self) -> bool:
+        """Whether the lowest code is zero, or nearly: the constant goes with the scale."""
+        return self.start > 0 and abs(math.log2(self.start / -QMIN)) <= _FITS
 
     def best(self) -> tuple[float, float]:
         """Return the factor on the scale that leaves least noise, and the dB it would gain.
 
         The noise of a scale f times as large follows from the tally: (f·scale)²/12 of a
-        value within, the distance to the end of one beyond.
+        value within, the distance to the end of one beyond. A constant that goes with the
+        scale moves with it; one that does not is that of other tensors, too, and stays.
         """
-        limit = QMAX - QMIN if self.one_sided else QMAX
-        u = np.arange(CODES) + 0.5
+        u = (np.arange(CODES) + 0.5)[None, :]
         factors = 2.0 ** (np.arange(-16, 17) / 8.0)
-        clipped = np.maximum(u[None, :] - limit * factors[:, None], 0.0)
+        moves = self.one_sided and self.fits
+        start = -QMIN * factors if moves else np.full(len(factors), self.start)
+        high = start + QMAX * factors
+        low = start + QMIN * factors
+        clipped = np.maximum(np.maximum(u - high[:, None], low[:, None] - u), 0.0)
         inside = (clipped == 0) * (factors[:, None] ** 2 / 12.0)
         noise = (inside + clipped**2) @ self.tally
         at, now = int(np.argmin(noise)), len(factors) // 2
