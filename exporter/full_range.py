@@ -114,11 +114,9 @@ class _Values:
 
         Enough to search with: they are 1/64 of their value wide, and spread evenly.
         """
-        alone = (self.low == 0.0) & (self.high == 0.0)
-        # Of one side of zero, and never across a gap as wide as they are.
+        # Never across a gap; zero, a point, has one on either side.
         first = np.arange(len(self.low)) % _TOGETHER == 0
-        after = np.concatenate([[True], self.low[1:] > self.high[:-1]])
-        first |= alone | np.roll(alone, 1) | after
+        first |= np.concatenate([[True], self.low[1:] > self.high[:-1]])
         (starts,) = np.nonzero(first)
         ends = np.append(starts[1:], len(first)) - 1
         return _Values(self.low[starts], self.high[ends], np.add.reduceat(self.counts, starts))

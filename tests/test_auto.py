@@ -177,5 +177,10 @@ def test_corrected_biases_are_tried_and_told(statistics):
         for made in (plain, corrected)
     ]
     assert drift[1] < drift[0]
+    both = replace(scope, biases=(False, True))
+    tried = choose_best(
+        MODEL, PLAN, maker(statistics).table, feeds, both, channels=channels
+    ).sqnr_db
+    assert tried["max"] != tried["max, biases corrected"]  # one table, two graphs
     without = choose_best(MODEL, PLAN, maker(statistics).table, feeds, scope)
     assert not without.recipe.biases

@@ -96,3 +96,16 @@ def test_float16_scales_are_float16_and_clip_nothing_more():
     assert float(np.float16(ranges[1].scale)) == ranges[1].scale
     assert ranges[1].scale >= ranges[0].scale
     assert ranges[1].shift == 128 * ranges[1].scale
+
+
+def test_the_search_does_not_fill_gaps():
+    """Neighbouring buckets are searched together, but nothing lies between 1.25 and one 4."""
+    tally = Tally()
+    tally.add(np.array([[[0.0, 1.25, 4.0]]], np.float32))
+    few = tally.histogram()
+    counts = np.array([10**7, 10**7, 1])
+    histogram = Histogram(few.buckets, counts, few.minimum, few.maximum)
+    plan = QuantizationPlan((Activation("x", "test", ("n",), "x"),), (), {})
+    found = choose_ranges(plan, [("x",)], {"x": histogram})["x"]
+    assert found.shift == pytest.approx(128 * found.scale)  # zero is code −128
+    assert 1.2 / 255 < found.scale < 1.6 / 255  # the 4 is clipped
