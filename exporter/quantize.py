@@ -84,8 +84,8 @@ def quantize_graph(
         plan: Which tensors, read by which nodes.
         table: Their amaxes and constants.
         half: Take scales that float16 holds too.
-        channels: What the channels of its tensors held, to correct biases by; None for the
-            biases as they are.
+        channels: What the channels of its tensors held, to correct biases by, of all layers
+            but those that read the images; None for the biases as they are.
 
     Raises:
         GraphError: Plan or table do not fit the graph.
@@ -102,7 +102,10 @@ def quantize_graph(
     corrected: tuple[str, ...] = ()
     if channels is not None:
         constants = {own.get(name, name): constant for name, constant in moved.items()}
-        means = _means(plan, table, channels, constants, half=half)
+        # Pixels have 256 values, which no evenly filled cell stands for.
+        images = {str(value.name) for value in edited.graph.inputs}
+        inner = {name: counts for name, counts in channels.items() if name not in images}
+        means = _means(plan, table, inner, constants, half=half)
         corrected = correct_biases(edited.graph, means, _as_computed(plan, half=half))
     names = divided | {own.get(name, name): f"{name}{SHIFTED}" for name in moved}
     activations = tuple(

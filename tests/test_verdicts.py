@@ -61,6 +61,14 @@ def test_a_sound_network_is_not_blamed(sound):
     assert verdict.blame == ()
 
 
+def test_corrected_biases_are_not_blamed(sound, tmp_path):
+    """Own errors have less mean for them; a bias that was moved elsewhere would show."""
+    model = sound / "optimized.onnx"
+    strata("quantize", model, "--correct-biases", "-o", tmp_path / "int8.onnx")
+    (verdict,) = deploy.compare(model, tmp_path / "int8.onnx", REQUEST).verdicts
+    assert verdict.blame == ()
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("kind", [*FAULTS, "FP16 overflow"])
 def test_a_fault_is_named_first_and_worst(sound, tmp_path, kind, seed):
