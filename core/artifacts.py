@@ -2,7 +2,8 @@
 
 An artifact is written to a hidden temporary file beside its final place, flushed to
 the disk and renamed over the old one. Whatever stops the process, a reader sees the
-old file or the new one, never a part.
+old file or the new one, never a part. A link is followed, and a device or a pipe
+(``/dev/stdout``) is written to, never replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +83,28 @@ def write_whole(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder cannot be made, or the file cannot be written.
     """
+    try:
+        with _through(path) if _is_special(path) else _renamed(path) as temporary:
+            yield temporary
+    except OSError as err:
+        raise OutputError(
+            f"{path}: cannot be written ({err.strerror or err})",
+            hint="free some space, or name another place with -o",
+        ) from err
+
+
+def _is_special(path: Path) -> bool:
+    """Tell whether a device, a pipe or a socket is there, which a rename would do away with."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return False
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``, or beside what it links to; rename it at the end."""
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,14 +114,19 @@ def write_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as err:
-        raise OutputError(
-            f"{path}: cannot be written ({err.strerror or err})",
-            hint="free some space, or name another place with -o",
-        ) from err
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _through(path: Path) -> Iterator[Path]:
+    """Yield a temporary file elsewhere; copy it into ``path`` once it is whole."""
+    with tempfile.TemporaryDirectory(prefix="strata-") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        with temporary.open("rb") as whole, path.open("wb") as device:
+            shutil.copyfileobj(whole, device)
 
 
 def _remove_abandoned(path: Path) -> None:

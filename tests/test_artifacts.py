@@ -81,6 +81,34 @@ def test_a_full_disk_is_an_output_error(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    for text in ("new", "newer"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "there" / "file").read_text() == text
+    assert names(tmp_path / "there") == ["file"]
+
+
+def test_a_pipe_is_written_to_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        write_text(pipe, "text")
+        assert reader.communicate(timeout=20)[0] == "text"
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["pipe"]
+
+
+def test_a_full_device_is_an_output_error_and_stays_a_device(tmp_path):
+    device = tmp_path / "full"
+    device.symlink_to("/dev/full")  # a link: were it replaced, the machine's own device stays
+    with pytest.raises(OutputError, match="No space left"):
+        write_text(device, "text")
+    assert device.is_char_device()
+
+
 def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
