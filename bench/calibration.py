@@ -24,7 +24,7 @@ from bench.rounds import Rounds, cost, run_rounds, together
 from bench.tools import STRATA, TOOLS, Job, Tool
 from core.errors import InputError, StrataError
 from deploy.images import ImageRequest
-from deploy.machine import examine
+from deploy.machines.machine import examine
 
 _FILE = click.Path(path_type=Path)
 

@@ -29,7 +29,7 @@ from bench.tools import strata_command
 from core.artifacts import sha256_file, write_json
 from core.errors import StrataError
 from deploy.images import ImageRequest
-from deploy.machine import examine
+from deploy.machines.machine import examine
 
 __all__ = ["run"]
 

@@ -13,7 +13,7 @@ from bench.rounds import Cost, Ratio
 from bench.tools import Job, Tool
 from core.artifacts import sha256_file
 from deploy.images import Images
-from deploy.machine import Machine
+from deploy.machines.machine import Machine
 
 __all__ = ["Report", "Row", "codes_text", "setting_of"]
 

@@ -14,10 +14,10 @@ from core.progress import Progress, silent
 if TYPE_CHECKING:
     import onnx
 
-    from exporter.activity import Activity
-    from exporter.calibration_table import CalibrationTable
-    from exporter.channels import ChannelCounts
-    from exporter.plan import QuantizationPlan
+    from exporter.calibration.channels import ChannelCounts
+    from exporter.quantization.activity import Activity
+    from exporter.quantization.plan import QuantizationPlan
+    from exporter.quantization.table import CalibrationTable
 
 __all__ = ["AUTO", "Chosen", "TableRequest", "choose_table"]
 
@@ -31,7 +31,7 @@ class TableRequest:
 
     Attributes:
         statistics: ``statistics.npz``.
-        method: ``auto``, or one of :class:`~exporter.thresholds.Method`.
+        method: ``auto``, or one of :class:`~exporter.quantization.thresholds.Method`.
         full_range: Where to move tensors by constants, one of ``recipe.REACHES``; None
             leaves it to ``auto``, and is ``off`` for a named method.
         equalize: How far to make channels alike, 0 to 1; None leaves it to ``auto``, and is 0
@@ -89,7 +89,7 @@ def choose_table(
         InputError: Statistics or table of another model, or without a tensor of the plan;
             no such method or data.
     """
-    from exporter.activity import Activity
+    from exporter.quantization.activity import Activity
 
     if request.table is not None:
         chosen = _from_table(request)
@@ -110,8 +110,8 @@ def choose_table(
 
 def _from_table(request: TableRequest) -> Chosen:
     """Return a given table, and where biases are to be corrected the statistics it was made of."""
-    from exporter.activity import Activity
-    from exporter.calibration_table import CalibrationTable
+    from exporter.quantization.activity import Activity
+    from exporter.quantization.table import CalibrationTable
 
     path = request.table or Path()
     table = CalibrationTable.read(path)
@@ -157,9 +157,9 @@ def _from_statistics(
     request: TableRequest,
     progress: Progress,
 ) -> Chosen:
-    from exporter.auto import METHODS, STRENGTHS, Scope, choose_best
     from exporter.onnx_file import card_of
-    from exporter.recipe import Recipe, TableMaker
+    from exporter.quantization.auto import METHODS, STRENGTHS, Scope, choose_best
+    from exporter.quantization.recipe import Recipe, TableMaker
 
     maker = TableMaker(graph, plan, activity, half=request.half)
     strengths = STRENGTHS if maker.can_equalize else (0.0,)

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy.flavour_kinds import FLAVOURS
-from deploy.machine import Machine
-from deploy.target import NOT_FOR_RTX
+from deploy.engines.flavour_kinds import FLAVOURS
+from deploy.engines.target import NOT_FOR_RTX
+from deploy.machines.machine import Machine
 
 __all__ = ["Verdict", "diagnose", "trains_in_bfloat16"]
 

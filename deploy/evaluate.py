@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.progress import Progress, silent
-from deploy.accuracy import Accuracy
+from deploy.evaluation.accuracy import Accuracy
 from deploy.evaluation.measures import accuracy_of
 from deploy.evaluation.predict import open_part, predict
 from deploy.images import ImageRequest

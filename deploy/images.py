@@ -17,7 +17,7 @@ from calib_data.open import open_data
 from calib_data.preprocess import PreprocessSpec, preprocess_option
 from calib_data.sources import Source
 from core.errors import InputError
-from exporter.image_record import Origin
+from exporter.calibration.image_record import Origin
 
 __all__ = ["DataRecord", "ImageRequest", "Images", "open_images"]
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.progress import Progress, silent
-from exporter.collector import Collector
+from exporter.calibration.collector import Collector
+from exporter.calibration.statistics import Statistics
+from exporter.calibration.work import CalibrationOptions, ImageSet, Work, plan_work, share_threads
 from exporter.session import open_session
-from exporter.statistics import Statistics
-from exporter.work import CalibrationOptions, ImageSet, Work, plan_work, share_threads
 
 __all__ = ["calibrate"]
 
@@ -51,7 +51,7 @@ def calibrate(
     work = plan_work(model, data, taps, options)
     if options.cluster is None:
         return _count_here(model, data, work, options, progress)
-    from exporter.ray_cluster import count_on_cluster
+    from exporter.calibration.ray_cluster import count_on_cluster
 
     return count_on_cluster(model, data, work, options, progress)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from calib_data.preprocess import PreprocessSpec
 from core.errors import InputError
-from exporter.channel_steps import Steps, steps_from_json, steps_to_json
+from exporter.quantization.channel_steps import Steps, steps_from_json, steps_to_json
 
 __all__ = ["KEY_PREFIX", "Card"]
 

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from core.errors import GraphError
 from exporter.graph_file import to_proto
 from exporter.passes.base import add_constant, free_name, is_op
-from exporter.placement import named_graph
+from exporter.quantization.placement import named_graph
 
 __all__ = ["FLOAT16_MAX", "require_float16_range", "to_float16"]
 

@@ -18,23 +18,23 @@ import onnx_ir as ir
 
 from core.errors import GraphError
 from core.int8 import dequantize
-from exporter.calibration_table import CalibrationTable
-from exporter.channel_classes import find_channel_classes
-from exporter.channel_means import ChannelMeans, channel_means
-from exporter.channel_steps import Steps, factors_of
-from exporter.channels import ChannelCounts
-from exporter.equalize import require_consistent
+from exporter.calibration.channels import ChannelCounts
 from exporter.graph_file import to_proto
-from exporter.held_names import EQUALIZED, SHIFTED
 from exporter.passes.base import Array
-from exporter.passes.correct_bias import correct_biases
-from exporter.passes.scale_channels import scale_channels
-from exporter.passes.shift import shift_tensors
-from exporter.placement import named_graph
-from exporter.plan import QuantizationPlan
-from exporter.qdq import insert_qdq
-from exporter.scales import graph_scale, weight_codes
-from exporter.shifts import find_shifts
+from exporter.quantization.channel_classes import find_channel_classes
+from exporter.quantization.channel_means import ChannelMeans, channel_means
+from exporter.quantization.channel_steps import Steps, factors_of
+from exporter.quantization.correct_bias import correct_biases
+from exporter.quantization.equalize import require_consistent
+from exporter.quantization.held_names import EQUALIZED, SHIFTED
+from exporter.quantization.placement import named_graph
+from exporter.quantization.plan import QuantizationPlan
+from exporter.quantization.qdq import insert_qdq
+from exporter.quantization.scale_channels import scale_channels
+from exporter.quantization.scales import graph_scale, weight_codes
+from exporter.quantization.shift import shift_tensors
+from exporter.quantization.shifts import find_shifts
+from exporter.quantization.table import CalibrationTable
 
 __all__ = ["Quantized", "movable_classes", "quantize_graph"]
 

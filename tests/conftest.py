@@ -5,8 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
-from deploy.flavour_kinds import installed_flavours
-from deploy.host import find_gpus
+from deploy.engines.flavour_kinds import installed_flavours
+from deploy.machines.host import find_gpus
 
 # Shared CI machines are slow now and then; a deadline would measure them, not the code.
 settings.register_profile("dev", deadline=None, max_examples=60)

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 
-from deploy.cuda import Cuda
-from deploy.flavour import load_flavour
+from deploy.engines.flavour import load_flavour
+from deploy.machines.cuda import Cuda
 from exporter.session import open_session
 
 

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 
 from core.metrics import sqnr_db
-from deploy.flavour import load_flavour
-from deploy.network import read_network
+from deploy.engines.flavour import load_flavour
+from deploy.networks.network import read_network
 from exporter.session import open_session
 
 FP32_DB, FP16_DB = 110.0, 55.0

@@ -8,16 +8,16 @@ from resnet_graph import resnet
 
 from core.errors import GraphError, InputError
 from deploy.held_out import held_out_batches
-from exporter.activity import Activity
-from exporter.auto import Scope, choose_best, output_sqnr_db
-from exporter.calibration_table import CalibrationTable, TensorAmax, choose_amaxes
-from exporter.placement import plan_quantization
+from exporter.calibration.statistics import ImageRecord, Statistics
+from exporter.calibration.tally import Tally
+from exporter.quantization.activity import Activity
+from exporter.quantization.auto import Scope, choose_best, output_sqnr_db
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.recipe import Recipe, TableMaker
+from exporter.quantization.table import CalibrationTable, TensorAmax, choose_amaxes
+from exporter.quantization.thresholds import Method
 from exporter.quantize import movable_classes, quantize_graph
-from exporter.recipe import Recipe, TableMaker
 from exporter.session import open_session
-from exporter.statistics import ImageRecord, Statistics
-from exporter.tally import Tally
-from exporter.thresholds import Method
 
 MODEL = resnet((1, 1, 1, 1))
 PLAN = plan_quantization(MODEL)

@@ -10,7 +10,6 @@ from gpu_stand_in import Libnvml, cuda_of, stand_ins
 from refusal import refused
 from tiny_nets import SPEC, resnet, with_qdq
 
-from deploy import nvml
 from deploy.bench import gpu, run, subject
 from deploy.bench.run import choose_batches, measure
 from deploy.bench.subject import How, Subject, open_subject, with_labels
@@ -18,11 +17,12 @@ from deploy.bench.to_json import bench_json
 from deploy.bench.to_text import bench_text
 from deploy.bench.turns import Effort
 from deploy.cli import cli
-from deploy.engine import build
-from deploy.manifest import read_manifest
-from deploy.nvml import open_meter
+from deploy.engines.build import build
+from deploy.engines.manifest import read_manifest
+from deploy.engines.target import BuildTarget, OptimizationProfile, parse_targets
+from deploy.machines import nvml
+from deploy.machines.nvml import open_meter
 from deploy.runners.engine import open_engine
-from deploy.target import BuildTarget, OptimizationProfile, parse_targets
 from exporter.onnx_file import Card, save
 
 QUICK = ("--seconds", "0.2", "--warm-up", "0")
@@ -258,7 +258,7 @@ def test_a_picture_that_cannot_be_written_is_said(folder, tmp_path):
 
 @pytest.mark.gpu
 def test_a_real_engine_says_what_its_time_goes_into(tmp_path):
-    from deploy.host import find_gpus
+    from deploy.machines.host import find_gpus
 
     save(resnet(), tmp_path / "net.onnx", Card(SPEC, stage="optimized"))
     capability = find_gpus().devices[0].capability

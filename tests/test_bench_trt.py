@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # bench/ is run from the repository, never instal
 from bench.trt import __main__ as table  # noqa: E402
 from bench.trt import worker  # noqa: E402
 from bench.trt.nets import foreign_nets, random_feeds  # noqa: E402
-from deploy.network import read_network  # noqa: E402
+from deploy.networks.network import read_network  # noqa: E402
 
 
 @pytest.fixture

@@ -12,19 +12,19 @@ from tensorrt_nets import net, node, write
 
 from core.artifacts import sha256_bytes
 from core.errors import BuildError, InputError, MissingBackendError, OutputError
-from deploy.build_options import BuildOptions, brings_runtime, is_refittable, is_stripped
 from deploy.cli import cli
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.host import Gpu, Gpus, find_gpus
-from deploy.manifest import Binding
-from deploy.network import read_network
-from deploy.onnx_reader import TensorType
-from deploy.option_refusals import refuse_int8_refit, refuse_options, refuse_unknown_options
-from deploy.parsed_shapes import refuse_other_shapes
-from deploy.target import BuildTarget, capability_of
-from deploy.timing_cache import TimingCache
-from deploy.trt_log import TensorrtLog
+from deploy.engines.build import build
+from deploy.engines.build_options import BuildOptions, brings_runtime, is_refittable, is_stripped
+from deploy.engines.flavour import load_flavour
+from deploy.engines.log import TensorrtLog
+from deploy.engines.manifest import Binding
+from deploy.engines.option_refusals import refuse_int8_refit, refuse_options, refuse_unknown_options
+from deploy.engines.parsed_shapes import refuse_other_shapes
+from deploy.engines.target import BuildTarget, capability_of
+from deploy.engines.timing_cache import TimingCache
+from deploy.machines.host import Gpu, Gpus, find_gpus
+from deploy.networks.network import read_network
+from deploy.onnx_files.reader import TensorType
 
 
 def gpus(name):
@@ -201,13 +201,14 @@ fake = types.ModuleType("tensorrt")
 fake.__dict__.update({k: v for k, v in vars(real).items() if k != "ComputeCapability"})
 fake.__version__, fake.Builder = "11.4.0", Builder
 sys.modules["tensorrt"] = fake
-from deploy import engine, flavour
-from deploy.manifest import Binding
-from deploy.network import read_network
-from deploy.onnx_reader import TensorType
-from deploy.parsed_shapes import refuse_other_shapes
-from deploy.host import Gpu, Gpus
-from deploy.target import capability_of
+from deploy.engines import build as engine
+from deploy.engines import flavour
+from deploy.engines.manifest import Binding
+from deploy.networks.network import read_network
+from deploy.onnx_files.reader import TensorType
+from deploy.engines.parsed_shapes import refuse_other_shapes
+from deploy.machines.host import Gpu, Gpus
+from deploy.engines.target import capability_of
 engine.find_gpus = lambda: Gpus(devices=(Gpu("L4", capability_of("L4"), 1 << 34),))
 from deploy.cli import main
 main()

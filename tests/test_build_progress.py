@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.build_progress import TOTAL, BuildProgress, deferred_interrupt
+from deploy.engines.build_progress import TOTAL, BuildProgress, deferred_interrupt
 
 
 def watcher(seen, stop=None):

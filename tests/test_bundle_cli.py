@@ -21,8 +21,8 @@ from deploy.bundle.reader import open_bundle
 from deploy.bundle.verify import verify
 from deploy.bundle.writer import write_bundle
 from deploy.cli import cli
-from deploy.engine import build
-from deploy.target import BuildTarget, OptimizationProfile, parse_targets
+from deploy.engines.build import build
+from deploy.engines.target import BuildTarget, OptimizationProfile, parse_targets
 from exporter.onnx_file import Card, save
 
 LABELS = ("T-shirt/top", "naïve", *(f"kind {at}" for at in range(8)))

@@ -8,13 +8,13 @@ import pytest
 
 from core.artifacts import sha256_file
 from core.errors import CalibrationError, InputError
-from exporter.activity import Activity
-from exporter.calibration_table import CalibrationTable, choose_amaxes
-from exporter.histogram import Histogram
-from exporter.plan import Activation, QuantizationPlan
-from exporter.statistics import ImageRecord, Statistics
-from exporter.tally import Tally
-from exporter.thresholds import Method, choose_amax
+from exporter.calibration.histogram import Histogram
+from exporter.calibration.statistics import ImageRecord, Statistics
+from exporter.calibration.tally import Tally
+from exporter.quantization.activity import Activity
+from exporter.quantization.plan import Activation, QuantizationPlan
+from exporter.quantization.table import CalibrationTable, choose_amaxes
+from exporter.quantization.thresholds import Method, choose_amax
 
 RNG = np.random.default_rng(0)
 VALUES = {

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exporter.channels import BASE, CELLS, COARSE, ChannelCounts, stride_of, turn_of
-from exporter.histogram import bucket_edges
-from exporter.packing import CHANNEL_ARRAYS, pack_channels, unpack_channels
-from exporter.tally import Tally
+from exporter.calibration.channels import BASE, CELLS, COARSE, ChannelCounts, stride_of, turn_of
+from exporter.calibration.histogram import bucket_edges
+from exporter.calibration.packing import CHANNEL_ARRAYS, pack_channels, unpack_channels
+from exporter.calibration.tally import Tally
 
 SANE = st.floats(-60000, 60000, width=32, allow_nan=False)
 TENSORS = arrays(np.float32, st.tuples(*[st.integers(1, 4)] * 3), elements=SANE)

@@ -9,13 +9,13 @@ from resnet_graph import resnet
 from core.errors import InputError
 from deploy.comparison.graphs.holding import Holding, holdings_of
 from deploy.comparison.values.measures import Status
-from exporter.channel_classes import find_channel_classes
-from exporter.channel_steps import factors_of
 from exporter.graph_file import to_proto
 from exporter.onnx_file import Card, save
-from exporter.passes.scale_channels import scale_channels
-from exporter.passes.shift import shift_tensors
-from exporter.shifts import find_shifts
+from exporter.quantization.channel_classes import find_channel_classes
+from exporter.quantization.channel_steps import factors_of
+from exporter.quantization.scale_channels import scale_channels
+from exporter.quantization.shift import shift_tensors
+from exporter.quantization.shifts import find_shifts
 
 MODEL = resnet((1, 1, 1, 1))
 

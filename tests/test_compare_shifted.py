@@ -10,8 +10,8 @@ from resnet_graph import resnet
 from deploy.comparison.values.measures import Status
 from exporter.graph_file import to_proto
 from exporter.onnx_file import Card, save
-from exporter.passes.shift import shift_tensors
-from exporter.shifts import find_shifts
+from exporter.quantization.shift import shift_tensors
+from exporter.quantization.shifts import find_shifts
 
 MODEL = resnet((1, 1, 1, 1))
 SHIFTS = find_shifts(ir.from_proto(MODEL).graph).constants(

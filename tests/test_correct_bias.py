@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from core.int8 import dequantize, quantize
-from exporter.channel_means import ChannelMeans, channel_means
-from exporter.channels import ChannelCounts
-from exporter.passes.correct_bias import correct_biases
+from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.tally import Tally
+from exporter.quantization.channel_means import ChannelMeans, channel_means
+from exporter.quantization.correct_bias import correct_biases
 from exporter.session import open_session
-from exporter.tally import Tally
 
 
 def counted(values):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from refusal import refused
 
 from core.errors import InputError
-from deploy.described_host import DescribedHost, HostGpu, described_host, this_host
-from deploy.host import find_gpus
-from deploy.target import capability_of
-from deploy.versions import loads, numbers
+from deploy.engines.target import capability_of
+from deploy.engines.versions import loads, numbers
+from deploy.machines.host import find_gpus
+from deploy.preflights.described_host import DescribedHost, HostGpu, described_host, this_host
 
 
 def test_this_machine():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from deploy.doctor import diagnose, trains_in_bfloat16
-from deploy.host import Gpu, Gpus
-from deploy.machine import LIBRARIES, Cpu, Machine, examine
-from deploy.target import capability_of
+from deploy.engines.target import capability_of
+from deploy.machines.host import Gpu, Gpus
+from deploy.machines.machine import LIBRARIES, Cpu, Machine, examine
 
 STRATA = [sys.executable, "-c", "from deploy.cli import main; main()", "doctor"]
 NO_GPU = Gpus(problem="no NVIDIA driver")

@@ -13,12 +13,13 @@ from tensorrt_nets import constants, net, node, nodes, write
 from core.artifacts import sha256_file
 from core.errors import BuildError, InputError, MissingBackendError, OutputError
 from core.int8 import QMAX
-from deploy import engine_file, host
-from deploy.build_options import BuildOptions
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.manifest import ShapeRange, manifest_path, read_manifest, verify_plan
-from deploy.target import BuildTarget, parse_batch, parse_targets
+from deploy.engines import engine_file
+from deploy.engines.build import build
+from deploy.engines.build_options import BuildOptions
+from deploy.engines.flavour import load_flavour
+from deploy.engines.manifest import ShapeRange, manifest_path, read_manifest, verify_plan
+from deploy.engines.target import BuildTarget, parse_batch, parse_targets
+from deploy.machines import host
 from exporter.card import Card
 from exporter.onnx_file import set_card
 
@@ -482,11 +483,11 @@ fake = types.ModuleType("tensorrt")
 fake.__dict__.update({k: v for k, v in vars(tensorrt_rtx).items() if k != "ComputeCapability"})
 fake.__version__ = sys.argv[1]
 sys.modules["tensorrt"] = fake
-from deploy import engine
-from deploy.build_options import BuildOptions
-from deploy.flavour import load_flavour
-from deploy.host import Gpu, Gpus
-from deploy.target import BuildTarget, capability_of
+from deploy.engines import build as engine
+from deploy.engines.build_options import BuildOptions
+from deploy.engines.flavour import load_flavour
+from deploy.machines.host import Gpu, Gpus
+from deploy.engines.target import BuildTarget, capability_of
 engine.find_gpus = lambda: Gpus(devices=(Gpu("L4", capability_of("L4"), 1 << 34),))
 target = BuildTarget(options=BuildOptions(optimization_level=2, workspace_bytes=1 << 26))
 source, output = map(Path, sys.argv[2:])
@@ -520,8 +521,8 @@ def test_building_needs_no_onnx_package(tmp_path):
     source = write(tmp_path / "n.onnx", "int8")
     code = (
         "import sys; sys.modules.update(onnx=None, torch=None, onnxruntime=None)\n"
-        "from pathlib import Path; from deploy.engine import build\n"
-        "from deploy.target import BuildTarget\n"
+        "from pathlib import Path; from deploy.engines.build import build\n"
+        "from deploy.engines.target import BuildTarget\n"
         f"print(build(Path({str(source)!r}), BuildTarget(), Path({str(tmp_path / 'n.engine')!r}))"
         ".manifest.count('int8'))"
     )

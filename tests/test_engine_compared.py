@@ -15,22 +15,22 @@ from tiny_nets import SPEC, resnet, set_weight, weight, with_qdq, write
 
 from core.errors import BuildError, InputError
 from core.metrics import sqnr_db
-from deploy.build_options import BuildOptions, shows_tensors
-from deploy.builder import parse
 from deploy.cli import cli
 from deploy.comparison.values.measures import Status
-from deploy.debug_tensors import mark_debug_tensors
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.host import find_gpus
+from deploy.engines.build import build
+from deploy.engines.build_options import BuildOptions, shows_tensors
+from deploy.engines.builder import parse
+from deploy.engines.debug_tensors import mark_debug_tensors
+from deploy.engines.flavour import load_flavour
+from deploy.engines.log import TensorrtLog
+from deploy.engines.manifest import manifest_path, read_manifest
+from deploy.engines.target import BuildTarget, OptimizationProfile
 from deploy.images import ImageRequest
-from deploy.manifest import manifest_path, read_manifest
-from deploy.onnx_reader import read_graph
+from deploy.machines.host import find_gpus
+from deploy.onnx_files.reader import read_graph
 from deploy.runners import engine as engine_runner
 from deploy.runners.engine import open_engine
 from deploy.runners.engine_tensors import InnerTensors, address_of
-from deploy.target import BuildTarget, OptimizationProfile
-from deploy.trt_log import TensorrtLog
 from exporter.onnx_file import Card, save
 
 FEW = ImageRequest(images=6, batch=4)

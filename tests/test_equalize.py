@@ -13,23 +13,23 @@ from resnet_graph import resnet
 
 from core.errors import GraphError, InputError
 from core.metrics import sqnr_db
-from exporter.activity import Activity
-from exporter.auto import output_sqnr_db
-from exporter.calibration_table import CalibrationTable
-from exporter.channel_classes import find_channel_classes
-from exporter.channel_steps import STEPS, factors_of, steps_from_json, steps_to_json
-from exporter.channels import ChannelCounts
-from exporter.equalize import choose_steps, require_consistent
+from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.statistics import Statistics
+from exporter.calibration.tally import Tally
 from exporter.graph_file import to_proto
-from exporter.held_names import EQUALIZED
 from exporter.optimize import optimize
-from exporter.passes.scale_channels import scale_channels
-from exporter.placement import named_graph, plan_quantization
+from exporter.quantization.activity import Activity
+from exporter.quantization.auto import output_sqnr_db
+from exporter.quantization.channel_classes import find_channel_classes
+from exporter.quantization.channel_steps import STEPS, factors_of, steps_from_json, steps_to_json
+from exporter.quantization.equalize import choose_steps, require_consistent
+from exporter.quantization.held_names import EQUALIZED
+from exporter.quantization.placement import named_graph, plan_quantization
+from exporter.quantization.recipe import Recipe, TableMaker
+from exporter.quantization.scale_channels import scale_channels
+from exporter.quantization.table import CalibrationTable
 from exporter.quantize import quantize_graph
-from exporter.recipe import Recipe, TableMaker
 from exporter.session import open_session
-from exporter.statistics import Statistics
-from exporter.tally import Tally
 
 every_net = pytest.mark.parametrize("name", NETS)
 

@@ -14,7 +14,9 @@ from refusal import refused
 from tiny_nets import SPEC, resnet, set_weight, with_qdq, write
 
 from core.errors import GraphError, InputError
-from deploy.accuracy import (
+from deploy.cli import cli
+from deploy.evaluate import evaluate
+from deploy.evaluation.accuracy import (
     Accuracy,
     Answers,
     Changed,
@@ -22,8 +24,6 @@ from deploy.accuracy import (
     read_accuracy,
     write_accuracy,
 )
-from deploy.cli import cli
-from deploy.evaluate import evaluate
 from deploy.images import DataRecord, ImageRequest
 from deploy.runners import Model, open_model
 from exporter.card import Card

@@ -6,12 +6,12 @@ import types
 import pytest
 
 from core.errors import BuildError, InputError, MissingBackendError
-from deploy import flavour, flavour_kinds
-from deploy.flavour import load_flavour
-from deploy.flavour_kinds import FLAVOURS, installed_flavours
-from deploy.host import Gpu, Gpus, find_gpus
-from deploy.target import capability_of
-from deploy.trt_log import ParserFault, TensorrtLog, build_failure, clean, parser_failure
+from deploy.engines import flavour, flavour_kinds
+from deploy.engines.flavour import load_flavour
+from deploy.engines.flavour_kinds import FLAVOURS, installed_flavours
+from deploy.engines.log import ParserFault, TensorrtLog, build_failure, clean, parser_failure
+from deploy.engines.target import capability_of
+from deploy.machines.host import Gpu, Gpus, find_gpus
 
 
 def python(code):
@@ -106,7 +106,7 @@ def test_a_flavour_without_metadata_still_counts(monkeypatch):
 
 def test_polygraphy_is_bound_to_the_flavour_and_its_logger():
     code = (
-        "from deploy.flavour import load_flavour; f = load_flavour('rtx')\n"
+        "from deploy.engines.flavour import load_flavour; f = load_flavour('rtx')\n"
         "f.polygraphy_error\n"
         "import polygraphy.backend.trt.util as u, polygraphy.config as c\n"
         "print(c.USE_TENSORRT_RTX, u.get_trt_logger() is f.logger)"
@@ -116,7 +116,7 @@ def test_polygraphy_is_bound_to_the_flavour_and_its_logger():
 
 def test_one_process_serves_one_flavour():
     code = (
-        "import polygraphy.config\nfrom deploy.flavour import load_flavour\n"
+        "import polygraphy.config\nfrom deploy.engines.flavour import load_flavour\n"
         "try: load_flavour('rtx').polygraphy_error\nexcept Exception as e: print(e)"
     )
     assert "start another one" in python(code)
@@ -124,7 +124,7 @@ def test_one_process_serves_one_flavour():
 
 def test_importing_the_seam_imports_neither_flavour():
     code = (
-        "import sys, deploy.flavour, deploy.engine\n"
+        "import sys, deploy.engines.flavour, deploy.engines.build\n"
         "print([m for m in ('tensorrt', 'tensorrt_rtx', 'polygraphy', 'onnx')"
         " if m in sys.modules])"
     )

@@ -11,20 +11,20 @@ import onnx
 import pytest
 from foreign_nets import NETS, images
 
-from deploy.engine import build
-from deploy.target import BuildTarget, parse_batch, parse_targets
-from exporter.activity import Activity
-from exporter.auto import choose_best, output_sqnr_db
+from deploy.engines.build import build
+from deploy.engines.target import BuildTarget, parse_batch, parse_targets
+from exporter.calibration.statistics import Statistics
+from exporter.calibration.tally import Tally
 from exporter.lint import lint
 from exporter.onnx_file import check, save
 from exporter.optimize import check_optimized, optimize
-from exporter.placement import plan_quantization
 from exporter.precision import to_float16
+from exporter.quantization.activity import Activity
+from exporter.quantization.auto import choose_best, output_sqnr_db
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.recipe import Recipe, TableMaker
 from exporter.quantize import quantize_graph
-from exporter.recipe import Recipe, TableMaker
 from exporter.session import open_session
-from exporter.statistics import Statistics
-from exporter.tally import Tally
 
 # What is quantized, by the rule that asks for it. By hand from the drawings: each distinct
 # input of a layer, each shortcut whose addition is a convolution's, each mean before a layer,

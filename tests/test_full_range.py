@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.int8 import QMAX, fake_quant
-from exporter.full_range import choose_ranges, grid_noise
-from exporter.histogram import Histogram
-from exporter.plan import Activation, QuantizationPlan
-from exporter.tally import Tally
+from exporter.calibration.histogram import Histogram
+from exporter.calibration.tally import Tally
+from exporter.quantization.full_range import choose_ranges, grid_noise
+from exporter.quantization.plan import Activation, QuantizationPlan
 
 RNG = np.random.default_rng(0)
 ACTIVE = np.maximum(RNG.standard_normal(20_000), 0).astype(np.float32)  # behind a ReLU

@@ -16,7 +16,7 @@ from core.errors import (
     ModelDriftError,
     PreprocessDriftError,
 )
-from deploy.accuracy import NotRun
+from deploy.evaluation.accuracy import NotRun
 from deploy.gate.baseline import Layers
 from deploy.gate.baseline_file import answers_path, read_baseline
 from deploy.gate.difference import differences

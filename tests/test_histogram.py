@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from core.errors import MissingBackendError
-from exporter import tally
-from exporter.histogram import BUCKETS, SHIFT, Histogram, bucket_edges
-from exporter.tally import Tally
+from exporter.calibration import tally
+from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, bucket_edges
+from exporter.calibration.tally import Tally
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ARRAYS = arrays(np.float32, st.integers(1, 40), elements=FLOATS)
@@ -122,7 +122,7 @@ def test_magnitudes_fold_the_sign():
 
 
 def test_without_numba(monkeypatch):
-    monkeypatch.delitem(sys.modules, "exporter.histogram_kernel", raising=False)
+    monkeypatch.delitem(sys.modules, "exporter.calibration.histogram_kernel", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(MissingBackendError, match="numba"):
         Tally()

@@ -13,12 +13,12 @@ from tiny_nets import resnet, write
 
 from core.artifacts import read_json, regular, sha256_file
 from core.errors import InputError
-from deploy.accuracy import read_accuracy
 from deploy.cli import cli
-from deploy.onnx_reader import read_graph
+from deploy.evaluation.accuracy import read_accuracy
+from deploy.onnx_files.reader import read_graph
+from exporter.calibration.statistics import read_statistics
 from exporter.card import Card
 from exporter.onnx_file import load
-from exporter.statistics import read_statistics
 
 
 @pytest.fixture

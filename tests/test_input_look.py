@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from calib_data.image import read_image
 from calib_data.open import open_data
 from calib_data.preprocess import PRESETS, preprocess_option
-from exporter.histogram import Histogram
-from exporter.image_record import Origin, record_image
-from exporter.input_look import FEWEST, look_at_input
-from exporter.statistics import Statistics, merge, read_statistics
+from exporter.calibration.histogram import Histogram
+from exporter.calibration.image_record import Origin, record_image
+from exporter.calibration.input_look import FEWEST, look_at_input
+from exporter.calibration.statistics import Statistics, merge, read_statistics
 
 IMAGENET, FASHION = PRESETS["imagenet-v1"], PRESETS["fashion-mnist"]
 FILES, PIXELS, INPUTS = Origin("files"), Origin("pixels"), Origin("inputs")

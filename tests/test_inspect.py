@@ -14,7 +14,10 @@ from tensorrt_nets import net, write
 from calib_data.preprocess import PRESETS
 from core.errors import InputError
 from deploy.cli import cli
-from deploy.engine import build
+from deploy.engines.build import build
+from deploy.engines.manifest import Binding, ShapeRange, manifest_path, read_manifest
+from deploy.engines.plan_header import PlanHeader
+from deploy.engines.target import BuildTarget, parse_targets
 from deploy.inspect.blocks import rows_of
 from deploy.inspect.columns import columns, fit, plain, size_text
 from deploy.inspect.engine_facts import EngineFacts, inspect_engine
@@ -27,9 +30,6 @@ from deploy.inspect.picture import picture
 from deploy.inspect.picture_lines import Unit
 from deploy.inspect.side_by_side import side_by_side
 from deploy.inspect.weighted import weighted_layers
-from deploy.manifest import Binding, ShapeRange, manifest_path, read_manifest
-from deploy.plan_header import PlanHeader
-from deploy.target import BuildTarget, parse_targets
 from exporter.card import Card
 
 

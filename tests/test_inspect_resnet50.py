@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from tensorrt_resnet import BLOCKS, names, resnet50
 
 from deploy.cli import cli
-from deploy.engine import build
+from deploy.engines.build import build
+from deploy.engines.plan_header import read_header
+from deploy.engines.target import BuildTarget
 from deploy.inspect.engine_facts import inspect_engine
 from deploy.inspect.plan_text import compiled_text
 from deploy.inspect.side_by_side import side_by_side
 from deploy.inspect.weighted import weighted_layers
-from deploy.plan_header import read_header
-from deploy.target import BuildTarget
 
 SIZES = {"half": 2, "float": 4, "int8": 1, "int64": 8, "bool": 1}
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tensorrt_nets import write
 
 from deploy.cli import cli
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.host import find_gpus
+from deploy.engines.build import build
+from deploy.engines.flavour import load_flavour
+from deploy.engines.target import BuildTarget
 from deploy.inspect import live
 from deploy.inspect.inspector import kernels_of_inspector
 from deploy.inspect.live import inspector_texts, live_kernels
 from deploy.inspect.weighted import weighted_layers
-from deploy.target import BuildTarget
+from deploy.machines.host import find_gpus
 
 INT8_OLD = "Thirty-two wide channel vectorized row major Int8 format"
 CONV = {

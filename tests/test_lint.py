@@ -8,9 +8,9 @@ import pytest
 from lint_nets import F16, F32, I8, I32, PAD, POOL, U8, codes, net, pair, weight
 
 from core.errors import BuildError
-from deploy.builder import parse as parse_by_tensorrt
-from deploy.flavour import load_flavour
-from deploy.trt_log import TensorrtLog
+from deploy.engines.builder import parse as parse_by_tensorrt
+from deploy.engines.flavour import load_flavour
+from deploy.engines.log import TensorrtLog
 from exporter.lint import RULES, Severity, lint
 
 

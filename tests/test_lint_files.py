@@ -15,9 +15,9 @@ from resnet_graph import resnet
 
 from deploy.cli import cli
 from exporter.lint import RULES, lint
-from exporter.placement import plan_quantization
 from exporter.precision import to_float16
-from exporter.qdq import insert_qdq
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.qdq import insert_qdq
 
 
 def rules(model):

@@ -7,8 +7,8 @@ from tensorrt_nets import write
 
 from calib_data.preprocess import PRESETS
 from core.errors import InputError
-from deploy.engine import build
-from deploy.manifest import (
+from deploy.engines.build import build
+from deploy.engines.manifest import (
     Binding,
     Manifest,
     ShapeRange,
@@ -16,8 +16,8 @@ from deploy.manifest import (
     read_manifest,
     verify_plan,
 )
-from deploy.manifest import _seal as seal
-from deploy.target import BuildTarget, parse_batch
+from deploy.engines.manifest import _seal as seal
+from deploy.engines.target import BuildTarget, parse_batch
 from exporter.card import Card
 
 SHA = "0123456789abcdef" * 4
@@ -245,7 +245,7 @@ def test_a_missing_half_is_named(pair, tmp_path):
 
 def test_verifying_imports_no_tensorrt_and_no_onnx(pair):
     code = (
-        "import sys; from pathlib import Path; from deploy.manifest import verify_plan\n"
+        "import sys; from pathlib import Path; from deploy.engines.manifest import verify_plan\n"
         f"verify_plan(Path({str(pair[0])!r}))\n"
         "print([m for m in ('tensorrt_rtx', 'tensorrt', 'onnx', 'torch', 'polygraphy')"
         " if m in sys.modules])"

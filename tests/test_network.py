@@ -26,14 +26,14 @@ from resnet_graph import resnet
 
 from core.errors import BuildError, GraphError, MissingBackendError
 from core.int8 import scale_of
-from deploy import flavour
 from deploy.cli import cli
-from deploy.network import read_network
+from deploy.engines import flavour
+from deploy.networks.network import read_network
 from deploy.runners import open_model
 from exporter.onnx_file import save
-from exporter.placement import plan_quantization
 from exporter.precision import to_float16
-from exporter.qdq import insert_qdq
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.qdq import insert_qdq
 
 FOREIGN = """foreign (float[N,3,17,15] image) => (float[N,7] p) {
   c1 = Conv<strides=[2,2], auto_pad="SAME_UPPER">(image, w1)
@@ -305,7 +305,7 @@ def test_nothing_of_tensorrt_is_kept():
 
 def test_importing_it_imports_no_tensorrt():
     code = (
-        "import sys, deploy.network, deploy.runners.network\n"
+        "import sys, deploy.networks.network, deploy.runners.network\n"
         "print([m for m in ('tensorrt', 'tensorrt_rtx', 'onnx', 'onnxruntime', 'torch') "
         "if m in sys.modules])"
     )

@@ -8,7 +8,7 @@ import pytest
 from network_nets import rtx
 
 from core.errors import BuildError, GraphError, InputError
-from deploy.network import read_network
+from deploy.networks.network import read_network
 
 # Of texts, sequences, loops, training and chance: nothing that TensorRT's parser takes.
 _NONE_OF_OURS = (

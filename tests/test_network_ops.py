@@ -10,8 +10,8 @@ from network_nets import FP16_DB, FP32_DB, difference_db, parsed, random_feeds, 
 from onnx_text import parse
 
 from core.errors import BuildError, GraphError
-from deploy.network_ops.slice import Padding
-from deploy.network_ops.unary import erf
+from deploy.networks.ops.slice import Padding
+from deploy.networks.ops.unary import erf
 
 
 def ints(*values):
@@ -324,9 +324,9 @@ def test_a_convolution_in_many_blocks_is_the_same(monkeypatch):
         d=(4, 1, 3, 3),
     )
     for block, fewest, channels in [(1 << 21, 256, 1 << 17), (1, 8, 1), (1, 200, 1)]:
-        monkeypatch.setattr("deploy.network_ops.convolution._BLOCK_BYTES", block)
-        monkeypatch.setattr("deploy.network_ops.convolution.FEWEST_COLUMNS", fewest)
-        monkeypatch.setattr("deploy.network_ops.convolution._CHANNEL_BYTES", channels)
+        monkeypatch.setattr("deploy.networks.ops.convolution._BLOCK_BYTES", block)
+        monkeypatch.setattr("deploy.networks.ops.convolution.FEWEST_COLUMNS", fewest)
+        monkeypatch.setattr("deploy.networks.ops.convolution._CHANNEL_BYTES", channels)
         assert worst_db(model, batch=5)[0] >= FP32_DB
 
 

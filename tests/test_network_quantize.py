@@ -10,9 +10,9 @@ from network_nets import FP32_DB, difference_db, parsed, random_feeds, reference
 from onnx_text import parse
 
 from core.errors import GraphError
-from deploy.network_ops import quantize
-from deploy.network_ops.half import round_half
-from deploy.network_ops.threads import PART
+from deploy.networks.ops import quantize
+from deploy.networks.ops.half import round_half
+from deploy.networks.ops.threads import PART
 
 QDQ = """net (float[N,4,8,8] x) => (float[N,C,H,W] y) {
   q = QuantizeLinear(x, s, z)

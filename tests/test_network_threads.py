@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from deploy.network_ops import products, threads
-from deploy.network_ops.threads import ONE_BLAS_THREAD, PART, spread, spread_flat
+from deploy.networks.ops import products, threads
+from deploy.networks.ops.threads import ONE_BLAS_THREAD, PART, spread, spread_flat
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tensorrt_nets import net, node
 
 from core.errors import InputError
-from deploy.graph_types import tensor_types
-from deploy.onnx_reader import read_graph
-from deploy.protobuf_wire import signed, varints
-from deploy.weight_files import weight_files
+from deploy.onnx_files.graph_types import tensor_types
+from deploy.onnx_files.protobuf_wire import signed, varints
+from deploy.onnx_files.reader import read_graph
+from deploy.onnx_files.weight_files import weight_files
 
 KINDS = ["fp32", "fp16", "int8", "int8fp16"]
 

@@ -5,8 +5,8 @@ import onnx
 import pytest
 
 from core.errors import GraphError, InputError
-from exporter.placement import plan_quantization
-from exporter.plan import QuantizationPlan, Selection
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.plan import QuantizationPlan, Selection
 
 WEIGHTS = {"w": (8, 8, 3, 3), "v": (8, 8, 1, 1), "u": (8, 16, 1, 1), "m": (8, 4), "t": (4, 8)}
 PAD = "<pads = [1, 1, 1, 1]>"

@@ -11,13 +11,13 @@ from onnx import numpy_helper
 from tensorrt_nets import write
 
 from core.errors import InputError
-from deploy.engine import build
+from deploy.engines.build import build
+from deploy.engines.plan_header import PlanHeader, read_header
+from deploy.engines.target import BuildTarget, parse_batch
 from deploy.inspect.plan_graph import parse_graph
 from deploy.inspect.plan_kernels import kernels_of_plan
 from deploy.inspect.plan_text import compiled_text
 from deploy.inspect.shape_program import input_name, solve
-from deploy.plan_header import PlanHeader, read_header
-from deploy.target import BuildTarget, parse_batch
 
 TEXT = """header {
   version = 5

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from tensorrt_nets import write
 
 from core.errors import InputError
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.plan_header import HEADER_BYTES, PlanHeader, parse_header, read_header
-from deploy.target import BuildTarget, capability_of, parse_targets
+from deploy.engines.build import build
+from deploy.engines.flavour import load_flavour
+from deploy.engines.plan_header import HEADER_BYTES, PlanHeader, parse_header, read_header
+from deploy.engines.target import BuildTarget, capability_of, parse_targets
 
 
 def header(version=(1, 7, 1, 116), mask=0x7E, size=1000, layout=2, magic=b"vtrt"):

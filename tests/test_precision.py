@@ -8,9 +8,9 @@ from resnet_graph import resnet
 from core.errors import GraphError
 from core.metrics import sqnr_db
 from exporter.onnx_file import check
-from exporter.placement import plan_quantization
 from exporter.precision import require_float16_range, to_float16
-from exporter.qdq import insert_qdq
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.qdq import insert_qdq
 from exporter.session import open_session
 
 NET = """net (float[N,3,8,8] x) => (float[N,4] y) {

@@ -13,16 +13,16 @@ from tensorrt_nets import write
 
 from core.errors import BuildError, InputError, MissingBackendError
 from deploy.cli import cli
-from deploy.described_host import HostGpu, described_host
-from deploy.engine import build
-from deploy.engine_validity import validity
-from deploy.flavour import load_flavour
-from deploy.host import find_gpus
-from deploy.manifest import manifest_path, read_manifest
-from deploy.plan_header import PlanHeader
-from deploy.preflight import preflight
-from deploy.preflight_facts import PlanFacts
-from deploy.target import BuildTarget, capability_of, parse_targets
+from deploy.engines.build import build
+from deploy.engines.flavour import load_flavour
+from deploy.engines.manifest import manifest_path, read_manifest
+from deploy.engines.plan_header import PlanHeader
+from deploy.engines.target import BuildTarget, capability_of, parse_targets
+from deploy.machines.host import find_gpus
+from deploy.preflights.described_host import HostGpu, described_host
+from deploy.preflights.facts import PlanFacts
+from deploy.preflights.preflight import preflight
+from deploy.preflights.validity import validity
 
 VERSION = "tensorrt-rtx 1.7.1"
 

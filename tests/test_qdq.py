@@ -12,10 +12,10 @@ from core.errors import CalibrationError, GraphError
 from core.int8 import fake_quant, quantize, scale_of
 from core.metrics import sqnr_db
 from exporter.onnx_file import check
-from exporter.placement import plan_quantization
-from exporter.plan import Activation, QuantizationPlan, Selection, Weight
 from exporter.precision import to_float16
-from exporter.qdq import insert_qdq
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.plan import Activation, QuantizationPlan, Selection, Weight
+from exporter.quantization.qdq import insert_qdq
 from exporter.session import open_session
 
 BLOCK = """block (float[N,4,8,8] x) => (float[N,6] y) {
@@ -273,9 +273,9 @@ def test_a_resnet50_by_pattern():
 
 def rtx(model, path):
     """Build a plan with TensorRT-RTX; no GPU is needed."""
-    from deploy.engine import build
-    from deploy.flavour import load_flavour
-    from deploy.target import BuildTarget, parse_batch
+    from deploy.engines.build import build
+    from deploy.engines.flavour import load_flavour
+    from deploy.engines.target import BuildTarget, parse_batch
 
     onnx.save(model, path / "net.onnx")
     target = BuildTarget(profiles=(parse_batch("1,2,4"),))

@@ -16,12 +16,12 @@ from calib_data.open import absolute, open_data
 from calib_data.preprocess import PRESETS
 from core.errors import CalibrationError, InputError, MissingBackendError
 from deploy.cli import cli
-from exporter import ray_cluster
 from exporter.calibrate import calibrate
+from exporter.calibration import ray_cluster
+from exporter.calibration.statistics import read_statistics
+from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet
 from exporter.card import Card
 from exporter.onnx_file import save
-from exporter.statistics import read_statistics
-from exporter.work import CalibrationOptions, Cluster, ImageSet
 
 __all__ = ["cluster"]  # a fixture
 

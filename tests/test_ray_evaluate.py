@@ -19,7 +19,7 @@ from deploy.evaluation.opening import open_models
 from deploy.evaluation.predict import open_part, predict
 from deploy.evaluation.predictions_file import predictions_to_bytes, read_predictions
 from deploy.images import ImageRequest
-from exporter.work import Cluster
+from exporter.calibration.work import Cluster
 
 __all__ = ["cluster"]  # a fixture
 

@@ -14,21 +14,21 @@ from tensorrt_nets import write
 
 from core.artifacts import sha256_file
 from core.errors import BuildError, InputError, MissingBackendError
-from deploy import refit as refit_module
-from deploy.build_options import BuildOptions
 from deploy.cli import cli
-from deploy.described_host import described_host
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.host import find_gpus
-from deploy.manifest import manifest_path, read_manifest, verify_plan
-from deploy.plan_weights import OnnxWeights, weights_beside
-from deploy.preflight import preflight
-from deploy.refit import refit
+from deploy.engines import refit as refit_module
+from deploy.engines.build import build
+from deploy.engines.build_options import BuildOptions
+from deploy.engines.flavour import load_flavour
+from deploy.engines.manifest import manifest_path, read_manifest, verify_plan
+from deploy.engines.plan_weights import OnnxWeights, weights_beside
+from deploy.engines.refit import refit
+from deploy.engines.target import BuildTarget, parse_batch
+from deploy.machines.host import find_gpus
+from deploy.preflights.described_host import described_host
+from deploy.preflights.preflight import preflight
 from deploy.runners import open_model
 from deploy.runners.engine import open_engine
 from deploy.runners.engine_files import EngineFiles
-from deploy.target import BuildTarget, parse_batch
 from exporter.session import open_session
 
 RTX = replace(described_host("RTX 3090, driver 580, linux, tensorrt-rtx 1.7.1.116"), here=False)

@@ -21,14 +21,15 @@ from tiny_nets import write as write_model
 from calib_data.open import open_data
 from core.artifacts import sha256_file
 from core.errors import OutputError
-from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.cli import cli
 from deploy.comparison.values.measures import Histogram
-from deploy.engine import build
+from deploy.engines.build import build
+from deploy.engines.plan_header import PlanHeader
+from deploy.engines.target import BuildTarget
+from deploy.evaluation.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.images import ImageRequest
 from deploy.inspect.engine_facts import EngineFacts
 from deploy.inspect.kernels import Kernel, KernelGraph, Tensor
-from deploy.plan_header import PlanHeader
 from deploy.report_page.depth_scale import HEIGHT, Scale, columns_of, scale_of
 from deploy.report_page.engine_part import engines_part
 from deploy.report_page.histogram import histogram_svg, holds
@@ -36,7 +37,6 @@ from deploy.report_page.markup import embedded
 from deploy.report_page.page import report_html, write_html
 from deploy.report_page.thumbnails import Thumbnails, png_data
 from deploy.report_page.words import excess_text, share
-from deploy.target import BuildTarget
 
 NOTHING = Path("no-such-folder")
 VOID = {"meta", "br", "img", "input", "link"}

@@ -30,14 +30,14 @@ from deploy.bundle.opening import Opening, open_classifier
 from deploy.bundle.reader import open_bundle
 from deploy.bundle.writer import write_bundle
 from deploy.cli import cli
-from deploy.described_host import DescribedHost, described_host
-from deploy.engine import build
+from deploy.engines.build import build
+from deploy.engines.manifest import ShapeRange, manifest_path
+from deploy.engines.target import BuildTarget, OptimizationProfile, parse_targets
 from deploy.frames import as_frames, named_frames
-from deploy.manifest import ShapeRange, manifest_path
+from deploy.preflights.described_host import DescribedHost, described_host
 from deploy.runners import open_model
 from deploy.runners.engine import open_engine
 from deploy.runners.engine_files import EngineFiles
-from deploy.target import BuildTarget, OptimizationProfile, parse_targets
 from exporter.onnx_file import Card, save
 
 LABELS = tuple(f"kind {at}" for at in range(10))
@@ -280,7 +280,7 @@ def test_a_batch_goes_by_the_profile_that_fits_it(folder, gpu, monkeypatch, prof
 
 
 def _manifest(folder):
-    from deploy.manifest import read_manifest
+    from deploy.engines.manifest import read_manifest
 
     return read_manifest(folder / "int8.engine")
 

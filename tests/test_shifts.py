@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from core.metrics import sqnr_db
 from exporter.graph_file import to_proto
-from exporter.passes.shift import shift_tensors
+from exporter.quantization.shift import shift_tensors
+from exporter.quantization.shifts import find_shifts
 from exporter.session import open_session
-from exporter.shifts import find_shifts
 
 RESIDUAL = """
 <ir_version: 9, opset_import: ["" : 19]>

@@ -17,12 +17,12 @@ from calib_data.batches import data_digest
 from calib_data.preprocess import PRESETS
 from calib_data.sources import array_digest
 from core.errors import CalibrationError, GraphError, InputError
-from exporter import collector
 from exporter.calibrate import calibrate
-from exporter.image_record import Origin
+from exporter.calibration import collector
+from exporter.calibration.image_record import Origin
+from exporter.calibration.statistics import merge, read_statistics
+from exporter.calibration.work import CalibrationOptions, ImageSet
 from exporter.session import open_session
-from exporter.statistics import merge, read_statistics
-from exporter.work import CalibrationOptions, ImageSet
 
 TENSORS = ["x", "b", "d", "f"]
 TOY = """<ir_version: 10, opset_import: ["" : 21]>
@@ -299,7 +299,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the bac
 sys.path.insert(0, {tests!r})
 import numpy as np
 import test_statistics as t
-from exporter import collector
+from exporter.calibration import collector
 collector._CHECKPOINT_SECONDS = 0.05
 class Held(t.Arrays):
     taken = 0

@@ -12,17 +12,17 @@ from refusal import refused
 from tiny_nets import SPEC, resnet, with_qdq
 
 from core.artifacts import sha256_file
-from deploy.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.cli import cli
 from deploy.comparison.output.layers_json import write_report
 from deploy.comparison.values.measures import Cell, Errors, Made, Status
 from deploy.comparison.values.report import Report, Row, Subject
 from deploy.comparison.values.verdict import Blame, Bounds, Reason, Verdict
+from deploy.engines.manifest import Binding, Manifest, ShapeRange
+from deploy.evaluation.accuracy import Accuracy, Answers, Changed, write_accuracy
 from deploy.images import DataRecord
-from deploy.manifest import Binding, Manifest, ShapeRange
-from deploy.summary import read_summary
-from exporter.calibration_table import CalibrationTable, TensorAmax
+from deploy.summaries.summary import read_summary
 from exporter.onnx_file import Card, save
+from exporter.quantization.table import CalibrationTable, TensorAmax
 
 DATA = DataRecord("fashion-mnist:test", "d" * 64, 10000, SPEC.to_json())
 WEIGHTS = {

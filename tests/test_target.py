@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InputError
-from deploy.build_options import BuildOptions
-from deploy.target import (
+from deploy.engines.build_options import BuildOptions
+from deploy.engines.target import (
     NOT_FOR_RTX,
     ComputeCapability,
     OptimizationProfile,

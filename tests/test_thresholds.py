@@ -9,9 +9,15 @@ from hypothesis.extra.numpy import arrays
 from core.errors import InputError
 from core.int8 import fake_quant
 from core.metrics import sqnr_db
-from exporter.histogram import Histogram
-from exporter.tally import Tally
-from exporter.thresholds import METHODS, Method, choose_amax, clipped_share, expected_sqnr_db
+from exporter.calibration.histogram import Histogram
+from exporter.calibration.tally import Tally
+from exporter.quantization.thresholds import (
+    METHODS,
+    Method,
+    choose_amax,
+    clipped_share,
+    expected_sqnr_db,
+)
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=50_000)

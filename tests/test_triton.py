@@ -16,7 +16,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from calib_data.preprocess import PreprocessSpec
 from core.artifacts import sha256_file
 from deploy.cli import cli
-from deploy.manifest import Binding, read_manifest
+from deploy.engines.manifest import Binding, read_manifest
 from deploy.triton.check import check_repository
 from deploy.triton.cluster import Cluster, kserve_text
 from exporter.onnx_file import Card

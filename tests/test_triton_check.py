@@ -9,7 +9,7 @@ from refusal import refused
 from triton_bundles import bundle, manifest, shapes
 
 from deploy.cli import cli
-from deploy.manifest import Binding
+from deploy.engines.manifest import Binding
 from deploy.triton.check import check_model, check_repository
 
 

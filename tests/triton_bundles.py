@@ -7,7 +7,7 @@ from tiny_nets import SPEC, resnet, with_qdq
 from core.artifacts import sha256_bytes
 from deploy.bundle.contents import LABELS, MODEL, PREPROCESS
 from deploy.bundle.writer import write_bundle
-from deploy.manifest import Binding, Manifest, ShapeRange
+from deploy.engines.manifest import Binding, Manifest, ShapeRange
 from exporter.onnx_file import Card, save
 
 NAMES = tuple(f"kind {at}" for at in range(10))

@@ -25,7 +25,8 @@ from core.artifacts import write_json
 _FILE = click.Path(path_type=Path)
 _PARTS = ("build", "layers", "speed", "answers")
 _IMPORTS = (
-    "import deploy.cli, deploy.cli.build, deploy.engine; from deploy.flavour import load_flavour; "
+    "import deploy.cli, deploy.cli.build, deploy.engines.build; "
+    "from deploy.engines.flavour import load_flavour; "
     "from deploy.cli.progress import progress_bar; load_flavour('rtx').config_loader((), (), {})"
 )
 Row = dict[str, Any]

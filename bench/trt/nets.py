@@ -20,9 +20,9 @@ import onnx
 from bench.measure import measure
 from bench.tools import strata_command
 from exporter.onnx_file import load, save
-from exporter.placement import plan_quantization
 from exporter.precision import to_float16
-from exporter.qdq import insert_qdq
+from exporter.quantization.placement import plan_quantization
+from exporter.quantization.qdq import insert_qdq
 from exporter.session import open_session
 
 __all__ = ["PRECISIONS", "Net", "foreign_nets", "random_feeds", "random_nets", "trained_net"]

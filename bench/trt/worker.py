@@ -19,7 +19,7 @@ from bench.images import prepared
 from bench.trt.nets import random_feeds
 from core.metrics import sqnr_db
 from deploy.images import ImageRequest
-from deploy.network import read_network
+from deploy.networks.network import read_network
 from exporter.onnx_file import load
 from exporter.session import Session, open_session
 

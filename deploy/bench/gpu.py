@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deploy.cuda import Cuda
-from deploy.nvml import GpuMeter, GpuState, open_meter
+from deploy.machines.cuda import Cuda
+from deploy.machines.nvml import GpuMeter, GpuState, open_meter
 
 __all__ = ["GpuRange", "GpuWatch"]
 

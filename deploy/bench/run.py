@@ -18,7 +18,7 @@ from deploy.bench.result import BatchTimes, Bench, Phases, Timed
 from deploy.bench.subject import Subject
 from deploy.bench.turns import Aside, Effort, Turn, take_turns
 from deploy.bench.verdict import is_settled
-from deploy.machine import examine
+from deploy.machines.machine import examine
 
 __all__ = ["DEFAULT_BATCHES", "choose_batches", "measure"]
 

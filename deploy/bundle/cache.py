@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import InputError, OutputError
-from deploy.manifest import Manifest, verify_plan
+from deploy.engines.manifest import Manifest, verify_plan
 
 __all__ = ["PlanKey", "cache_folder", "cached_plan", "kernel_file"]
 

@@ -13,10 +13,10 @@ from typing import Literal
 from core.errors import BuildError, MissingBackendError
 from deploy.bundle.contents import BundledPlan, Contents
 from deploy.bundle.reader import Bundle
-from deploy.described_host import DescribedHost, HostGpu
-from deploy.flavour_kinds import FLAVOURS
-from deploy.preflight import Preflight, preflight_bytes
-from deploy.target import NOT_FOR_RTX
+from deploy.engines.flavour_kinds import FLAVOURS
+from deploy.engines.target import NOT_FOR_RTX
+from deploy.preflights.described_host import DescribedHost, HostGpu
+from deploy.preflights.preflight import Preflight, preflight_bytes
 
 __all__ = ["On", "Way", "choose", "plan_preflights"]
 

@@ -15,7 +15,6 @@ from calib_data.fashion_mnist import FOLDER
 from calib_data.preprocess import PreprocessSpec
 from core.artifacts import regular, sha256_bytes
 from core.errors import InputError
-from deploy.build_options import shows_tensors
 from deploy.bundle.contents import (
     ACCURACY,
     CALIBRATION,
@@ -28,10 +27,11 @@ from deploy.bundle.contents import (
     REPORT,
 )
 from deploy.bundle.writer import Part
-from deploy.manifest import Manifest, manifest_path, verify_plan
-from deploy.onnx_reader import read_graph
-from deploy.summary import read_summary
-from deploy.weight_files import weight_names
+from deploy.engines.build_options import shows_tensors
+from deploy.engines.manifest import Manifest, manifest_path, verify_plan
+from deploy.onnx_files.reader import read_graph
+from deploy.onnx_files.weight_files import weight_names
+from deploy.summaries.summary import read_summary
 from exporter.card import Card
 
 __all__ = ["Collected", "Request", "collect"]

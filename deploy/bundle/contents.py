@@ -24,7 +24,7 @@ from typing import Any
 from calib_data.preprocess import PreprocessSpec
 from core.errors import InputError
 from deploy.bundle.reader import Bundle
-from deploy.manifest import Manifest, manifest_from_json
+from deploy.engines.manifest import Manifest, manifest_from_json
 
 __all__ = [
     "ACCURACY",

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.errors import InputError
 from deploy.bundle.layout import LARGEST, Entry, archive_bytes
-from deploy.manifest_fields import Fields
+from deploy.engines.manifest_fields import Fields
 
 __all__ = ["INDEX", "MOST_BYTES", "SCHEMA", "File", "Index", "checked_name", "parse_index"]
 

@@ -9,20 +9,20 @@ from calib_data.preprocess import PreprocessSpec, preprocess_option
 from core.artifacts import write_bytes
 from core.errors import InputError
 from core.progress import Progress, silent
-from deploy.build_options import is_stripped
 from deploy.bundle.cache import PlanKey, cached_plan, kernel_file
 from deploy.bundle.choose import On, Way, choose
 from deploy.bundle.contents import MODEL, Contents, read_contents
 from deploy.bundle.reader import Bundle, open_bundle
 from deploy.classifier import Classifier
-from deploy.cuda import load_cuda
-from deploy.described_host import DescribedHost, HostGpu, this_host
-from deploy.engine import build
-from deploy.flavour import load_flavour
-from deploy.manifest import Manifest
-from deploy.onnx_reader import read_graph
-from deploy.plan_weights import OnnxWeights
-from deploy.target import BuildTarget, OptimizationProfile
+from deploy.engines.build import build
+from deploy.engines.build_options import is_stripped
+from deploy.engines.flavour import load_flavour
+from deploy.engines.manifest import Manifest
+from deploy.engines.plan_weights import OnnxWeights
+from deploy.engines.target import BuildTarget, OptimizationProfile
+from deploy.machines.cuda import load_cuda
+from deploy.onnx_files.reader import read_graph
+from deploy.preflights.described_host import DescribedHost, HostGpu, this_host
 
 __all__ = ["Opening", "open_classifier"]
 

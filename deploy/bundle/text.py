@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy.bundle.index import File
+from deploy.engines.manifest import Manifest
 from deploy.inspect.columns import facts_text, size_text
-from deploy.manifest import Manifest
-from deploy.preflight_facts import FLAVOUR_NAMES
+from deploy.preflights.facts import FLAVOUR_NAMES
 
 __all__ = ["bundle_text", "plan_text"]
 

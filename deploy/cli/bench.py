@@ -72,7 +72,7 @@ def command(models: tuple[str, ...], **said: Any) -> None:
     from deploy.bench.to_text import bench_text
     from deploy.bench.turns import Effort
     from deploy.cli.progress import progress_bar
-    from deploy.target import parse_size
+    from deploy.engines.target import parse_size
 
     if len(models) > 2:
         raise InputError(

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.build_options import brings_runtime, is_refittable, is_stripped, shows_tensors
 from deploy.cli.build_choices import build_choices
+from deploy.engines.build_options import brings_runtime, is_refittable, is_stripped, shows_tensors
+from deploy.engines.target import BuildTarget, parse_batch, parse_size, parse_targets
 from deploy.inspect.columns import plain
-from deploy.target import BuildTarget, parse_batch, parse_size, parse_targets
 
 if TYPE_CHECKING:
     from core.progress import Progress
-    from deploy.build_options import BuildOptions
-    from deploy.engine import EngineArtifact
-    from deploy.manifest import Binding, Manifest
-    from deploy.trt_log import Listener, Severity
+    from deploy.engines.build import EngineArtifact
+    from deploy.engines.build_options import BuildOptions
+    from deploy.engines.log import Listener, Severity
+    from deploy.engines.manifest import Binding, Manifest
 
 __all__ = ["command"]
 
@@ -70,8 +70,8 @@ def command(
 
     Precision is what the graph of ONNX says: strata quantize makes INT8 and FP16 graphs.
     """
-    from deploy.engine import build
-    from deploy.flavour import load_flavour
+    from deploy.engines.build import build
+    from deploy.engines.flavour import load_flavour
 
     asked = BuildTarget(
         profiles=tuple(map(parse_batch, batch)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deploy.build_options import HARDWARE, BuildOptions
+from deploy.engines.build_options import HARDWARE, BuildOptions
 
 __all__ = ["build_choices"]
 

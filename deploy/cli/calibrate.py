@@ -23,8 +23,8 @@ from deploy.cli.warnings import warn_of
 from deploy.images import ImageRequest, open_images
 
 if TYPE_CHECKING:
+    from exporter.calibration.statistics import Statistics
     from exporter.card import Card
-    from exporter.statistics import Statistics
 
 __all__ = ["command"]
 
@@ -79,8 +79,8 @@ def command(
     """
     try:
         from exporter.calibrate import calibrate
-        from exporter.input_look import look_at_input
-        from exporter.work import CalibrationOptions, Cluster, ImageSet
+        from exporter.calibration.input_look import look_at_input
+        from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet
     except ImportError as err:
         raise MissingBackendError(
             f"calibrating needs a library that is not here ({err})",

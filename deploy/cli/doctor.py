@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from deploy.doctor import Verdict, diagnose
-from deploy.machine import Machine, examine
+from deploy.machines.machine import Machine, examine
 
 __all__ = ["command"]
 

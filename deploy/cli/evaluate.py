@@ -11,11 +11,11 @@ import click
 
 from calib_data.open import absolute
 from core.errors import InputError, MissingBackendError
-from deploy.accuracy import Accuracy, NotRun, accuracy_to_json, write_accuracy
-from deploy.accuracy_text import accuracy_text, classes_text
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
 from deploy.cli.spread_options import ray_option, shard_option
+from deploy.evaluation.accuracy import Accuracy, NotRun, accuracy_to_json, write_accuracy
+from deploy.evaluation.to_text import accuracy_text, classes_text
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _predictions(
         if where.address is None:
             return predict(found, images, progress=bar), not_run
         from deploy.evaluation.on_cluster import predict_on_cluster
-        from exporter.work import Cluster
+        from exporter.calibration.work import Cluster
 
         cluster = Cluster(absolute(request.data), where.address)
         spread = predict_on_cluster(opened.models, images, cluster, fast=where.fast, progress=bar)

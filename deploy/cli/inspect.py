@@ -57,9 +57,9 @@ def _is_bundle(file: Path) -> bool:
 
 
 def _inspect(file: Path, batch: int | None) -> EngineFacts | ModelFacts:
+    from deploy.engines.plan_header import read_header
     from deploy.inspect.engine_facts import inspect_engine, inspect_export
     from deploy.inspect.model_facts import inspect_model
-    from deploy.plan_header import read_header
 
     if read_header(file).flavour or file.suffix in {".engine", ".plan"}:
         return inspect_engine(file, batch=batch)

@@ -15,7 +15,7 @@ from core.errors import InputError
 if TYPE_CHECKING:
     import onnx
 
-    from exporter.plan import QuantizationPlan
+    from exporter.quantization.plan import QuantizationPlan
 
 __all__ = ["LayerRequest", "layer_options"]
 
@@ -41,8 +41,8 @@ class LayerRequest:
             GraphError: Nothing to quantize, or it is quantized already.
             InputError: The plan cannot be read, or a pattern matches nothing.
         """
-        from exporter.placement import plan_quantization
-        from exporter.plan import QuantizationPlan, Selection
+        from exporter.quantization.placement import plan_quantization
+        from exporter.quantization.plan import QuantizationPlan, Selection
 
         if self.plan is None:
             return plan_quantization(model, Selection(self.include, self.exclude))

@@ -31,8 +31,8 @@ def command(parts: tuple[Path, ...], output: Path, as_json: bool) -> None:
     PARTS, in any order, are what strata calibrate --shard 1/N … N/N wrote; all of them
     together give the file of one run over all images, byte for byte.
     """
-    from exporter.input_look import look_at_input
-    from exporter.statistics import merge, read_statistics
+    from exporter.calibration.input_look import look_at_input
+    from exporter.calibration.statistics import merge, read_statistics
 
     whole = merge([read_statistics(part) for part in parts], [str(part) for part in parts])
     whole.write(output)

@@ -31,8 +31,8 @@ def command(engine: Path, host: str | None, as_json: bool) -> None:
     when TensorRT or a GPU is missing, or it is not known.
     """
     from deploy.bundle.reader import is_bundle
-    from deploy.described_host import described_host, this_host
-    from deploy.preflight import preflight
+    from deploy.preflights.described_host import described_host, this_host
+    from deploy.preflights.preflight import preflight
 
     machine = this_host() if host is None else described_host(host)
     if is_bundle(engine):

@@ -12,7 +12,7 @@ from deploy.bundle.choose import Way, choose, plan_preflights
 from deploy.bundle.contents import read_contents
 from deploy.bundle.reader import open_bundle
 from deploy.cli.preflight_text import to_json, to_text
-from deploy.described_host import DescribedHost
+from deploy.preflights.described_host import DescribedHost
 
 __all__ = ["print_bundle"]
 

@@ -11,7 +11,7 @@ import click
 from deploy.inspect.columns import plain
 
 if TYPE_CHECKING:
-    from deploy.preflight import Preflight
+    from deploy.preflights.preflight import Preflight
 
 __all__ = ["to_json", "to_text"]
 

@@ -23,7 +23,7 @@ def command(engine: Path, onnx: Path, output: Path, as_json: bool) -> None:
     ENGINE was built with --strip-weights, and ONNX is the file it was built from; or with
     --refit, and ONNX is the same network, trained otherwise. Needs the GPU it is for.
     """
-    from deploy.refit import refit
+    from deploy.engines.refit import refit
 
     made = refit(engine, onnx, output)
     if as_json:

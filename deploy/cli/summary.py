@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from deploy.summary import Summary
+    from deploy.summaries.summary import Summary
 
 __all__ = ["command"]
 
@@ -25,11 +25,11 @@ def command(folder: Path, as_json: bool) -> None:
     Each file is held against the digests of those it was made from; a stale or foreign
     one is an error. Ends with 7 when the comparison found a layer at fault.
     """
-    from deploy.summary import read_summary
+    from deploy.summaries.summary import read_summary
 
     summary = read_summary(folder)
     if as_json:
-        from deploy.summary_json import summary_to_json
+        from deploy.summaries.to_json import summary_to_json
 
         click.echo(json.dumps(summary_to_json(summary), indent=2, ensure_ascii=False))
     else:
@@ -44,7 +44,7 @@ def _print(summary: Summary) -> None:
     """Print the summary as a person wants to read it."""
     from rich.console import Console
 
-    from deploy.summary_text import summary_view
+    from deploy.summaries.to_text import summary_view
 
     console = Console(highlight=False)
     console.width = min(_COLUMNS, console.width) if console.is_terminal else _COLUMNS

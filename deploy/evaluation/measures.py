@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from deploy.accuracy import Accuracy, Answers, Changed, ClassRow
+from deploy.evaluation.accuracy import Accuracy, Answers, Changed, ClassRow
 from deploy.evaluation.predictions import ModelAnswers, Predictions
 
 __all__ = ["TOP", "accuracy_of", "calibration_error", "confusion"]

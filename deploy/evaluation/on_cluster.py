@@ -30,8 +30,8 @@ from deploy.evaluation.predict import predict, table_of
 from deploy.evaluation.predictions import ImageTable, Predictions, merge
 from deploy.images import Images
 from deploy.runners import Model
+from exporter.calibration.work import Cluster
 from exporter.ray_parts import Spread, other_file, other_images, spread
-from exporter.work import Cluster
 
 __all__ = ["predict_on_cluster"]
 

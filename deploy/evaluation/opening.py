@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import MissingBackendError
-from deploy.accuracy import NotRun
+from deploy.evaluation.accuracy import NotRun
 from deploy.runners import Model, open_model
 
 __all__ = ["Opened", "is_engine", "open_models"]

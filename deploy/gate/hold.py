@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.errors import InputError
-from deploy.accuracy import NotRun
+from deploy.evaluation.accuracy import NotRun
 from deploy.evaluation.predict import sqnr_db
 from deploy.evaluation.predictions import ModelAnswers, Predictions
 from deploy.gate.baseline import Baseline

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import InputError
+from deploy.engines.manifest import Manifest, read_manifest, verify_plan
+from deploy.engines.plan_header import PlanHeader, read_header
 from deploy.inspect.engine_shapes import bare_shapes, profile_shapes
 from deploy.inspect.inspector import kernels_of_inspector
 from deploy.inspect.kernels import KernelGraph
@@ -13,8 +15,6 @@ from deploy.inspect.plan_graph import parse_graph
 from deploy.inspect.plan_kernels import kernels_of_plan
 from deploy.inspect.plan_text import compiled_text
 from deploy.inspect.weighted import Asked
-from deploy.manifest import Manifest, read_manifest, verify_plan
-from deploy.plan_header import PlanHeader, read_header
 
 __all__ = ["EngineFacts", "inspect_engine", "inspect_export"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from core.errors import InputError
+from deploy.engines.manifest import Manifest
 from deploy.inspect.plan_graph import PlanGraph
 from deploy.inspect.shape_program import input_name
-from deploy.manifest import Manifest
 
 __all__ = ["Shapes", "bare_shapes", "profile_shapes"]
 

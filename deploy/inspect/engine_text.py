@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from deploy.engines.manifest import Binding, Manifest
+from deploy.engines.target import describe
 from deploy.inspect.columns import (
     columns,
     facts_text,
@@ -19,9 +21,7 @@ from deploy.inspect.engine_facts import EngineFacts
 from deploy.inspect.kernels import Kernel, KernelGraph, Tensor
 from deploy.inspect.meaning import form_text, meaning
 from deploy.inspect.weighted import Asked, WeightedLayer, weighted_layers
-from deploy.manifest import Binding, Manifest
-from deploy.preflight_facts import FLAVOUR_NAMES
-from deploy.target import describe
+from deploy.preflights.facts import FLAVOUR_NAMES
 
 __all__ = ["engine_text", "head_rows"]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BuildError, InputError, MissingBackendError
-from deploy.flavour import Flavour, load_flavour
-from deploy.host import find_gpus
+from deploy.engines.flavour import Flavour, load_flavour
+from deploy.engines.log import TensorrtLog
+from deploy.engines.manifest import Manifest
+from deploy.engines.plan_loading import load_plan
 from deploy.inspect.engine_shapes import profile_shapes
 from deploy.inspect.inspector import kernels_of_inspector
 from deploy.inspect.kernels import KernelGraph
-from deploy.manifest import Manifest
-from deploy.plan_loading import load_plan
-from deploy.trt_log import TensorrtLog
+from deploy.machines.host import find_gpus
 
 __all__ = ["inspector_texts", "live_kernels"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from core.artifacts import regular, sha256_bytes, sha256_file
 from core.errors import InputError
-from deploy.graph_types import tensor_types
 from deploy.inspect.kernels import CODES, SIZES
-from deploy.onnx_reader import Graph, Node, TensorType, read_graph
-from deploy.weight_files import weight_files
+from deploy.onnx_files.graph_types import tensor_types
+from deploy.onnx_files.reader import Graph, Node, TensorType, read_graph
+from deploy.onnx_files.weight_files import weight_files
 from exporter.card import Card
 
 __all__ = ["LayerFacts", "ModelFacts", "inspect_model"]

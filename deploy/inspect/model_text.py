@@ -16,7 +16,7 @@ from deploy.inspect.columns import (
     size_text,
 )
 from deploy.inspect.model_facts import LayerFacts, ModelFacts
-from deploy.onnx_reader import TensorType
+from deploy.onnx_files.reader import TensorType
 
 __all__ = ["model_pair_text", "model_text"]
 

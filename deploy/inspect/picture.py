@@ -15,7 +15,7 @@ from deploy.inspect.engine_facts import EngineFacts
 from deploy.inspect.kernels import CODES, WEIGHTED, Kernel, KernelGraph
 from deploy.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, lay_out
 from deploy.inspect.picture_lines import COLOURS, Unit, lines, tensor_colour, unit_of
-from deploy.preflight_facts import FLAVOUR_NAMES
+from deploy.preflights.facts import FLAVOUR_NAMES
 
 __all__ = ["picture"]
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import InputError
-from deploy.plan_header import PlanHeader
+from deploy.engines.plan_header import PlanHeader
 
 __all__ = ["CompiledText", "compiled_text"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.errors import StrataError
-from deploy.accuracy import Accuracy, Answers, read_accuracy
 from deploy.comparison.values.report import Report, Subject
+from deploy.evaluation.accuracy import Accuracy, Answers, read_accuracy
 from deploy.inspect.engine_facts import EngineFacts, inspect_engine
 
 __all__ = ["Beside", "look_beside"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import BuildError, InputError, MissingBackendError
-from deploy.build_options import is_stripped
 from deploy.bundle.cache import kernel_file
-from deploy.cuda import Cuda, load_cuda
-from deploy.flavour import Flavour, load_flavour
-from deploy.manifest import Manifest, verify_plan
-from deploy.plan_weights import weights_beside
-from deploy.preflight_facts import FLAVOUR_NAMES
+from deploy.engines.build_options import is_stripped
+from deploy.engines.flavour import Flavour, load_flavour
+from deploy.engines.manifest import Manifest, verify_plan
+from deploy.engines.plan_weights import weights_beside
+from deploy.machines.cuda import Cuda, load_cuda
+from deploy.preflights.facts import FLAVOUR_NAMES
 from deploy.runners import Model
 from deploy.runners.engine_files import EngineFiles
 from deploy.runners.engine_session import EngineSession

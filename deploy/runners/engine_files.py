@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.plan_weights import OnnxWeights
+from deploy.engines.plan_weights import OnnxWeights
 
 __all__ = ["EngineFiles"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploy.manifest import Manifest, ShapeRange
+from deploy.engines.manifest import Manifest, ShapeRange
 
 __all__ = ["EngineProfiles", "profiles_of"]
 

@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import BuildError, InputError
-from deploy.cuda import Cuda
-from deploy.flavour import Flavour
-from deploy.manifest import Binding, Manifest
-from deploy.plan_loading import load_whole_plan, not_loaded
-from deploy.plan_weights import OnnxWeights
+from deploy.engines.flavour import Flavour
+from deploy.engines.log import TensorrtLog
+from deploy.engines.manifest import Binding, Manifest
+from deploy.engines.plan_loading import load_whole_plan, not_loaded
+from deploy.engines.plan_weights import OnnxWeights
+from deploy.machines.cuda import Cuda
 from deploy.runners import Tensors
 from deploy.runners.engine_files import EngineFiles
 from deploy.runners.engine_profiles import profiles_of
 from deploy.runners.kernel_cache import KernelCache
-from deploy.trt_log import TensorrtLog
 
 __all__ = ["EngineSession"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from core.artifacts import sha256_file
 from core.errors import InputError
-from deploy.network import Network, read_network
-from deploy.onnx_reader import read_graph
+from deploy.networks.network import Network, read_network
+from deploy.onnx_files.reader import read_graph
 from deploy.runners import Model
 from exporter.card import Card
 

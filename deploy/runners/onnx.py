@@ -25,9 +25,9 @@ import numpy as np
 
 from core.artifacts import regular, sha256_bytes
 from core.errors import InputError
-from deploy.onnx_reader import Graph, read_graph
+from deploy.onnx_files.reader import Graph, read_graph
+from deploy.onnx_files.weight_files import weight_files, weight_names
 from deploy.runners import Model, Runner, Tensors
-from deploy.weight_files import weight_files, weight_names
 from exporter.card import Card
 from exporter.session import Session, open_session
 

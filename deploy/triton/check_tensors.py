@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from deploy.manifest import Binding
+from deploy.engines.manifest import Binding
 from deploy.triton.interface import TYPES, Interface
 from deploy.triton.model_folder import CONFIG, ModelFile, ModelFolder, Problem
 from deploy.triton.section import Section

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.errors import BuildError, InputError
-from deploy.build_options import brings_runtime, is_stripped
 from deploy.bundle.contents import MODEL, BundledPlan, Contents
 from deploy.bundle.reader import Bundle
-from deploy.onnx_reader import read_graph
-from deploy.target import capability_of
+from deploy.engines.build_options import brings_runtime, is_stripped
+from deploy.engines.target import capability_of
+from deploy.onnx_files.reader import read_graph
 from deploy.triton.interface import (
     Batches,
     Interface,

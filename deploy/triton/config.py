@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import InputError
-from deploy.manifest import Binding
+from deploy.engines.manifest import Binding
 from deploy.triton.choose import Choice
 from deploy.triton.interface import TYPES
 from deploy.triton.pbtxt import Message, Value, Word, message_text

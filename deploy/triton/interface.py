@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import InputError
-from deploy.manifest import Binding, Manifest
-from deploy.onnx_reader import Graph, TensorType
+from deploy.engines.manifest import Binding, Manifest
+from deploy.onnx_files.reader import Graph, TensorType
 
 __all__ = ["TYPES", "Batches", "Interface", "interface_of_graph", "interface_of_manifest"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from core.artifacts import sha256_file
 from core.errors import InputError
-from deploy.build_options import is_stripped
-from deploy.manifest import Manifest, manifest_path, read_manifest
-from deploy.onnx_reader import read_graph
-from deploy.plan_header import read_header
+from deploy.engines.build_options import is_stripped
+from deploy.engines.manifest import Manifest, manifest_path, read_manifest
+from deploy.engines.plan_header import read_header
+from deploy.onnx_files.reader import read_graph
 from deploy.triton.interface import Interface, interface_of_graph, interface_of_manifest
 from deploy.triton.pbtxt import PbtxtError, parse_pbtxt
 from deploy.triton.section import Section, WrongFieldError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.held_names import SHIFTED
+from exporter.quantization.held_names import SHIFTED
 from exporter.rules.base import Fault, Rule, Severity, rule
 from exporter.rules.node import Node, named
 from exporter.rules.view import View
@@ -22,7 +22,7 @@ def shifted_border(view: View) -> Iterator[Fault]:
 
     Zero in the border then stands for c, so results near the edges are wrong; the bias makes
     up for the constant only where the Conv does not pad. Source: the algebra of
-    exporter/passes/shift.py; arithmetic.
+    exporter/quantization/shift.py; arithmetic.
     """
     for node in view.layers:
         source = view.real(node.input(0))

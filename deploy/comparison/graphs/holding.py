@@ -4,9 +4,9 @@ An INT8 network may hold a tensor T as
 
     T.equalized.shifted  =  T / f − c,      f of each channel, c of all
 
-with either or both of them (:mod:`exporter.passes.scale_channels`,
-:mod:`exporter.passes.shift`). A comparison knows the tensor by its own name T and as it is, in
-the reference's units; here are the names, and the way there and back.
+with either or both of them (:mod:`exporter.quantization.scale_channels`,
+:mod:`exporter.quantization.shift`). A comparison knows the tensor by its own name T and
+as it is, in the reference's units; here are the names, and the way there and back.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from core.errors import InputError
 from exporter.card import Card
-from exporter.channel_steps import factors_of
-from exporter.held_names import EQUALIZED, SHIFTED
+from exporter.quantization.channel_steps import factors_of
+from exporter.quantization.held_names import EQUALIZED, SHIFTED
 
 __all__ = ["AS_IT_IS", "Holding", "Holdings", "holdings_of"]
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputError
-from deploy.build_options import shows_tensors
 from deploy.comparison.graphs.holding import AS_IT_IS
 from deploy.comparison.graphs.wiring import Step, wire
 from deploy.comparison.sides.debug_side import debug_side
 from deploy.comparison.sides.onnx_side import onnx_side
 from deploy.comparison.sides.side import Side
 from deploy.comparison.values.report import Subject
-from deploy.manifest import Manifest, verify_plan
-from deploy.plan_weights import onnx_beside
+from deploy.engines.build_options import shows_tensors
+from deploy.engines.manifest import Manifest, verify_plan
+from deploy.engines.plan_weights import onnx_beside
 from deploy.runners import Model
 from deploy.runners.engine import open_engine_file
 from deploy.runners.engine_session import EngineSession

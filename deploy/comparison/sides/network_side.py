@@ -17,7 +17,7 @@ from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
 from deploy.comparison.graphs.wiring import Wiring
 from deploy.comparison.sides.onnx_side import onnx_side, subject_of
 from deploy.comparison.sides.side import Side, Walker
-from deploy.network import Network, read_network
+from deploy.networks.network import Network, read_network
 from exporter.session import Tensors
 
 __all__ = ["NetworkPieces", "network_side"]

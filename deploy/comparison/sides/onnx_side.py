@@ -20,9 +20,9 @@ from deploy.comparison.graphs.wiring import Wiring, wiring_of
 from deploy.comparison.sides.pieces import Pieces
 from deploy.comparison.sides.side import Side, Walker
 from deploy.comparison.values.report import Subject
-from exporter.calibration_table import CalibrationTable
 from exporter.card import Card
 from exporter.onnx_file import card_of, load
+from exporter.quantization.table import CalibrationTable
 from exporter.session import TensorInfo
 
 __all__ = ["onnx_side", "subject_of"]

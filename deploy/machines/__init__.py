@@ -1,0 +1,1 @@
+"""What this machine has, and its GPU by the driver's own library."""

@@ -1,0 +1,1 @@
+"""The network that TensorRT's own parser built, evaluated on the CPU."""

@@ -1,0 +1,1 @@
+"""Whether an engine fits a machine, said before anything is loaded."""

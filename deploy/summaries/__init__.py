@@ -1,0 +1,1 @@
+"""What an output folder holds, for people and machines."""

@@ -1,0 +1,1 @@
+"""Calibration: images through the float network, and what its tensors held."""

@@ -1,0 +1,229 @@
+"""The threads of a calibration: each runs images and counts their activations."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calib_data.preprocess import PreprocessSpec
+from calib_data.sources import Source
+from core.errors import CalibrationError, GraphError, StrataError
+from exporter.calibration.channels import turn_of
+from exporter.calibration.image_record import ImageRecord, record_image
+from exporter.calibration.statistics import Statistics
+from exporter.calibration.tally import Tally
+from exporter.session import Session, TensorInfo
+
+__all__ = ["Collector"]
+
+_CHECKPOINT_SECONDS = 30.0
+
+_Tallies = dict[str, Tally]
+
+
+class Collector:
+    """Adds images to statistics.
+
+    Args:
+        session: The network; its outputs include the tensors of ``start``.
+        source: The images.
+        preprocess: None when they are preprocessed.
+        start: What was counted before; its tensors are counted.
+        workers: Threads, one image each.
+
+    Raises:
+        GraphError: The network does not take one batch of images.
+        MissingBackendError: numba is not installed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        source: Source,
+        preprocess: PreprocessSpec | None,
+        start: Statistics,
+        workers: int,
+    ) -> None:
+        self._session = session
+        self._input = _image_input(session)
+        self._source = source
+        self._preprocess = preprocess
+        self._start = start
+        self._tallies: list[_Tallies] = [
+            {name: Tally() for name in start.tensors} for _ in range(workers)
+        ]
+        self._records: list[ImageRecord] = []
+
+    def statistics(self) -> Statistics:
+        """Return the sum of what was counted; only while no thread counts."""
+        tensors = {
+            name: reduce(add, (tallies[name].histogram() for tallies in self._tallies), before)
+            for name, before in self._start.tensors.items()
+        }
+        channels = {
+            name: reduce(add, (tallies[name].channels() for tallies in self._tallies), before)
+            for name, before in self._start.channels.items()
+        }
+        images = tuple(sorted((*self._start.images, *self._records)))
+        return replace(self._start, images=images, tensors=tensors, channels=channels)
+
+    def run(
+        self, indices: Sequence[int], partial: Path | None, report: Callable[[int], None]
+    ) -> None:
+        """Work through images in order.
+
+        Args:
+            indices: Which images of the source.
+            partial: Where to leave a checkpoint every half minute, and when interrupted.
+            report: Told how many are done.
+
+        Raises:
+            CalibrationError, GraphError, InputError: Of the first image that has one.
+        """
+        # A network whose batch is fixed is fed that many; all others one at a time.
+        size = self._input.shape[0]
+        step = size if isinstance(size, int) else 1
+        queue = _Queue([indices[i : i + step] for i in range(0, len(indices), step)])
+        jobs = []
+        with ThreadPoolExecutor(len(self._tallies), "strata-calibrate") as pool:
+            try:
+                while queue.open_for(_CHECKPOINT_SECONDS):
+                    jobs = [pool.submit(self._work, t, queue, report) for t in self._tallies]
+                    for job in jobs:
+                        job.result()
+                    queue.raise_first()
+                    if queue.any_left:  # of a finished run there is soon a file
+                        self._leave(partial)
+            except KeyboardInterrupt:
+                queue.close()
+                wait(jobs)
+                self._leave(partial)
+                raise
+
+    def _leave(self, partial: Path | None) -> None:
+        """Write a checkpoint, once there is something to carry on from."""
+        if partial is not None and self._records:
+            self.statistics().write(partial)
+
+    def _work(self, tallies: _Tallies, queue: _Queue, report: Callable[[int], None]) -> None:
+        """Take images until there are none, or the queue is closed."""
+        while (job := queue.take()) is not None:
+            position, indices = job
+            try:
+                records = self._count(indices, tallies)
+            except StrataError as err:
+                queue.fail(position, err)
+                return
+            except BaseException:
+                queue.close()
+                raise
+            with queue.lock:
+                self._records += records
+                report(len(self._records))
+
+    def _count(self, indices: Sequence[int], tallies: _Tallies) -> list[ImageRecord]:
+        """Run the network on images and count its activations."""
+        images = np.stack([self._source.tensor(index, self._preprocess) for index in indices])
+        size = self._input.shape[0]
+        if isinstance(size, int) and len(indices) < size:  # fill up, and leave out below
+            images = images[np.arange(size) % len(indices)]
+        values = self._session({self._input.name: images})
+        values[self._input.name] = images
+        turns = [turn_of(self._source.digest(index)) for index in indices]
+        for name, tally in tallies.items():
+            # Taken out, so that its memory serves another thread's image once it is counted.
+            array = _rows(values.pop(name), name, len(images))[: len(indices)]
+            if not tally.add(array, turns):
+                raise self._not_finite(name, array, indices)
+        return [
+            record_image(self._source.digest(index), image)
+            for index, image in zip(indices, images, strict=False)
+        ]
+
+    def _not_finite(
+        self, name: str, array: npt.NDArray[np.float32], indices: Sequence[int]
+    ) -> CalibrationError:
+        """Name the tensor and the image that holds NaN or Inf."""
+        row = next(i for i, values in enumerate(array) if not np.isfinite(values).all())
+        nan, inf = (int(np.count_nonzero(f(array[row]))) for f in (np.isnan, np.isinf))
+        return CalibrationError(
+            f"tensor {name!r}: {nan} NaN and {inf} Inf among {array[row].size} values, for "
+            f"{self._source.where(indices[row])}",
+            hint="look at that image and at the weights before that tensor; "
+            "leave the image out, or export sound weights",
+        )
+
+
+class _Queue:
+    """Hands out images in order, for a while at a time."""
+
+    def __init__(self, chunks: Iterable[Sequence[int]]) -> None:
+        self.lock = threading.Lock()
+        self._left = list(enumerate(chunks))[::-1]
+        self._deadline = 0.0
+        self._failures: list[tuple[int, StrataError]] = []
+
+    def open_for(self, seconds: float) -> bool:
+        """Hand out for this long; return whether anything is left."""
+        self._deadline = time.monotonic() + seconds
+        return self.any_left
+
+    @property
+    def any_left(self) -> bool:
+        """Whether there are images that nobody took."""
+        return bool(self._left)
+
+    def close(self) -> None:
+        """Hand out nothing more."""
+        self._deadline = 0.0
+
+    def take(self) -> tuple[int, Sequence[int]] | None:
+        """Return the next images with their position; None to stop."""
+        with self.lock:
+            if not self._left or time.monotonic() >= self._deadline:
+                return None
+            return self._left.pop()
+
+    def fail(self, position: int, error: StrataError) -> None:
+        """Note a failure, and close."""
+        with self.lock:
+            self._failures.append((position, error))
+            self.close()
+
+    def raise_first(self) -> None:
+        """Raise the failure of the earliest images: the same one however threads raced."""
+        if self._failures:
+            raise min(self._failures, key=lambda failure: failure[0])[1]
+
+
+def _image_input(session: Session) -> TensorInfo:
+    """Return the one input that takes images."""
+    inputs = session.inputs
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype != np.float32:
+        found = ", ".join(f"{i.name} {i.dtype} of rank {len(i.shape)}" for i in inputs)
+        raise GraphError(
+            f"the network's inputs are {found}, not one batch of images",
+            hint="Strata calibrates networks with one input, N×C×H×W float32",
+        )
+    return inputs[0]
+
+
+def _rows(array: npt.NDArray[Any], name: str, batch: int) -> npt.NDArray[np.float32]:
+    """Return an activation, whose first axis is the batch."""
+    if array.dtype != np.float32 or array.ndim == 0 or len(array) != batch:
+        raise GraphError(
+            f"tensor {name!r} is {array.dtype} of shape {array.shape}, not float32 with the "
+            f"batch of {batch} first",
+            hint="leave the layer that reads it in float: --exclude, or edit the plan",
+        )
+    return array

@@ -1,0 +1,132 @@
+"""The compiled loops of calibration; the only module that imports numba.
+
+numpy reads an array three times to count and to bound it, at about 2.5 ns an element;
+these loops read memory once, at 0.7 ns. They hold no lock while they count, so threads run
+side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from exporter.calibration.channels import BASE, CELLS, COARSE
+
+__all__ = ["TABLES", "tally"]
+
+# Equal neighbours (the zeros behind a ReLU) would each wait for the store of the one before;
+# four tables in turn keep four counts of the same bucket under way.
+TABLES = 4
+
+_CHUNK = 4096  # words, 16 KiB: bounded and then counted while they lie in the first cache
+
+_Words = npt.NDArray[np.uint32]
+
+
+def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile when first called, or take the code from numba's cache on disk."""
+    try:
+        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep a cache: a read-only package and no home
+        compiled = numba.njit(nogil=True)(function)
+    return compiled
+
+
+def tally(
+    words: _Words,
+    tables: _Words,
+    shift: int,
+    channels: _Words,
+    bounds: _Words,
+    sampled: tuple[int, int, npt.NDArray[np.int64]],
+) -> tuple[int, int, int]:
+    """Add 1 to bucket ``word >> shift`` for each word, and bound the words.
+
+    Args:
+        words: Bits of the values, (N, C, P) uint32, not empty, contiguous.
+        tables: Counts, (4, buckets) uint32, added to in place; their sum is the histogram.
+        shift: How many low bits a bucket does not tell apart.
+        channels: Counts of the cells of each channel (:mod:`exporter.calibration.channels`),
+            (2, C, CELLS) uint32, positive values first, added to in place; (2, 0, CELLS)
+            for no such counts.
+        bounds: Of each channel the largest word as a signed integer, and the largest and
+            the smallest as an unsigned one, (C, 3) uint32, kept up to date in place.
+        sampled: What is counted in ``channels``: every stride-th value of every spread-th
+            channel, beginning with the channel that the third part, (N,), says of each image.
+
+    Returns:
+        Largest word as a signed integer, largest and smallest as an unsigned one.
+    """
+    stride, spread, turns = sampled
+    counted = (np.int64(stride), np.int64(spread), turns)
+    signed, largest, smallest = _tally(words, tables, np.uint32(shift), channels, bounds, counted)
+    return int(signed), int(largest), int(smallest)
+
+
+@_jit
+def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, sampled: Any) -> Any:
+    stride, spread, turns = sampled
+    signed, largest, smallest = numba.int32(words[0, 0, 0]), words[0, 0, 0], words[0, 0, 0]
+    apart = channels.shape[1] > 0
+    images, every, size = words.shape
+    flat = words.reshape(images * every * size)
+    together = max(1, _CHUNK // size)  # small planes are counted some at a time
+    for image in range(images):
+        for first in range(0, every, together):
+            last = min(first + together, every)
+            for channel in range(first, last):
+                plane = words[image, channel]
+                top, most, least = _bounds(plane)
+                signed, largest = max(signed, top), max(largest, most)
+                smallest = min(smallest, least)
+                if apart:
+                    bound = bounds[channel]
+                    bound[0] = numba.uint32(max(numba.int32(bound[0]), top))
+                    bound[1], bound[2] = max(bound[1], most), min(bound[2], least)
+                    if (channel + turns[image]) % spread == 0:
+                        _count_cells(plane, channels[0, channel], channels[1, channel], stride)
+            start = image * every * size
+            _count(flat[start + first * size : start + last * size], tables, shift)
+    return signed, largest, smallest
+
+
+@_jit
+def _bounds(plane: Any) -> Any:
+    top, most, least = numba.int32(plane[0]), plane[0], plane[0]
+    for i in range(plane.size):  # this loop is vectorized, the others cannot be
+        word = plane[i]
+        top = max(top, numba.int32(word))
+        most = max(most, word)
+        least = min(least, word)
+    return top, most, least
+
+
+@_jit
+def _count(block: Any, tables: Any, shift: Any) -> None:
+    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
+    one = numba.uint32(1)
+    whole = block.size // 4 * 4
+    for i in range(0, whole, 4):
+        first[block[i] >> shift] += one
+        second[block[i + 1] >> shift] += one
+        third[block[i + 2] >> shift] += one
+        fourth[block[i + 3] >> shift] += one
+    for i in range(whole, block.size):
+        first[block[i] >> shift] += one
+
+
+@_jit
+def _count_cells(plane: Any, positive: Any, negative: Any, stride: Any) -> None:
+    one = numba.uint32(1)
+    for i in range(0, plane.size, stride):
+        word = plane[i]
+        cell = numba.int32((word & numba.uint32(0x7FFFFFFF)) >> numba.uint32(COARSE)) - BASE
+        cell = min(max(cell, 0), CELLS - 1)
+        if word >> numba.uint32(31):
+            negative[cell] += one
+        else:
+            positive[cell] += one

@@ -1,0 +1,132 @@
+"""Spread the images of a calibration over a Ray cluster.
+
+The images go to the workers in small parts; each worker counts its part as one machine would,
+and the counts are added up here. Sums of counts do not depend on who counted, so the result
+is that of a run on this machine, byte for byte.
+
+Each node needs Strata, and reads the model and the data by the paths of this machine. What it
+read is held against their digests here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from calib_data.open import open_data
+from calib_data.preprocess import PreprocessSpec
+from calib_data.sources import Source
+from core.artifacts import sha256_file
+from core.progress import Progress
+from exporter.calibration.collector import Collector
+from exporter.calibration.statistics import Statistics, total
+from exporter.calibration.work import (
+    CalibrationOptions,
+    Cluster,
+    Image,
+    ImageSet,
+    Work,
+    nothing_counted,
+    share_threads,
+)
+from exporter.ray_parts import Spread, other_file, other_images, spread
+from exporter.session import Session, open_session
+
+__all__ = ["count_on_cluster"]
+
+_PARTS_A_WORKER = 8  # so that none waits long for the last one
+_MOST = 32  # images a part: what is lost when a worker dies
+_CHECKPOINT_SECONDS = 30.0
+
+_Part = tuple[Image, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What all parts have in common."""
+
+    model: str
+    data: str
+    preprocess: PreprocessSpec | None
+    start: Statistics  # of no images
+    threads: int
+
+
+def count_on_cluster(
+    model: Path, data: ImageSet, work: Work, options: CalibrationOptions, progress: Progress
+) -> Statistics:
+    """Count the activations of the images that are left; leave what there is when interrupted.
+
+    Args:
+        model: ONNX file.
+        data: The images; the cluster opens them by ``options.cluster.data``.
+        work: What is to be done.
+        options: The cluster, threads a worker, where to leave what was done so far.
+        progress: Told of each part, by the calling thread.
+
+    Raises:
+        CalibrationError, GraphError, InputError: As :func:`exporter.calibrate.calibrate`.
+        MissingBackendError: As :func:`exporter.ray_parts.spread`.
+    """
+    cluster, threads = options.cluster or Cluster(""), options.threads or 1
+    start = nothing_counted(work.start)
+    job = _Job(str(model.resolve()), cluster.data, data.preprocess, start, threads)
+    where = Spread(cluster.address, threads, "a run with the same options carries on")
+    found, saved = work.start, time.monotonic()
+    with closing(spread(_count, job, lambda n: _split(work.left, n), where)) as results:
+        try:
+            for part, result in results:
+                found = total([found, _checked(result, part)])
+                progress(len(found.images), work.total)
+                if options.partial and time.monotonic() - saved >= _CHECKPOINT_SECONDS:
+                    found.write(options.partial)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if options.partial is not None and found.images:
+                found.write(options.partial)
+            raise
+    return found
+
+
+def _split(images: Sequence[Image], workers: int) -> Iterator[_Part]:
+    size = math.ceil(len(images) / (_PARTS_A_WORKER * workers))
+    size = max(1, min(_MOST, size))
+    for first in range(0, len(images), size):
+        yield tuple(images[first : first + size])
+
+
+def _count(job: _Job, part: _Part) -> Statistics:
+    """Count one part: what runs on a worker."""
+    workers, threads = share_threads(job.threads, len(part))
+    key = (job.model, job.start.model, job.data, tuple(job.start.tensors), threads)
+    session, source = _open(*key)
+    collector = Collector(session, source, job.preprocess, job.start, workers)
+    collector.run([index for _, index in part], None, lambda _: None)
+    return collector.statistics()
+
+
+@lru_cache(maxsize=1)
+def _open(
+    model: str, sha256: str, data: str, tensors: tuple[str, ...], threads: int
+) -> tuple[Session, Source]:
+    """Open model and data, once in the life of a worker's process.
+
+    Raises:
+        InputError: They are not there, or it is another model.
+    """
+    if sha256_file(Path(model)) != sha256:
+        raise other_file(model, sha256)
+    session = open_session(Path(model), optimize=True, threads=threads, outputs=tensors)
+    return session, open_data(data, synthetic=True)
+
+
+def _checked(result: Statistics, part: _Part) -> Statistics:
+    """Return what a worker counted, if it is what was asked of it."""
+    if [image.digest for image in result.images] != [digest for digest, _ in part]:
+        raise other_images()
+    return result

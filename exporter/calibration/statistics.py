@@ -1,0 +1,248 @@
+"""Activation statistics of one network over a set of images, and their file.
+
+Everything in it is a sum of counts, an extreme or a sorted list, so the file's bytes depend
+on the network, the preprocessing and the set of images alone: not on batch size, order,
+threads or shards.
+
+The ``.npz`` holds ``header.json`` and plain arrays: of each image its digest and what was
+noted of it (:mod:`exporter.calibration.image_record`), of each tensor its bounds, its
+histogram (:mod:`exporter.calibration.histogram`) and the counts of its channels
+(:mod:`exporter.calibration.channels`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.artifacts import regular, write_bytes
+from core.errors import InputError
+from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.histogram import SHIFT, Histogram
+from exporter.calibration.image_record import ImageRecord, Origin
+from exporter.calibration.packing import (
+    CHANNEL_ARRAYS,
+    HISTOGRAM_ARRAYS,
+    pack_channels,
+    pack_histograms,
+    rows,
+    unpack_channels,
+    unpack_histograms,
+)
+
+__all__ = ["ImageRecord", "Statistics", "merge", "read_statistics", "total"]
+
+_KIND = "strata activation statistics"
+_VERSION = 1
+_ARRAYS = ("image_digests", "image_means", "image_stds", *HISTOGRAM_ARRAYS)
+_NOTED = ("image_lows", "image_highs", "image_roughness")
+_LATER = (*_NOTED, *CHANNEL_ARRAYS)  # once not written; files may lack them
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every entry: the same bytes on any day
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """What was seen.
+
+    Attributes:
+        model: SHA-256 of the ONNX file that ran.
+        preprocess: JSON of the preprocess spec; empty when the data came preprocessed.
+        images: One record for each image, sorted.
+        tensors: Name → histogram, in the order of the graph.
+        origin: Where the images come from.
+        channels: Name → counts of each channel, of the same tensors; empty in old files.
+    """
+
+    model: str
+    preprocess: str
+    images: tuple[ImageRecord, ...]
+    tensors: Mapping[str, Histogram]
+    origin: Origin = field(default_factory=Origin)
+    channels: Mapping[str, ChannelCounts] = field(default_factory=dict)
+
+    @property
+    def images_sha256(self) -> str:
+        """Digest of the set of images; equals ``calib_data.batches.data_digest``."""
+        digests = sorted(image.digest for image in self.images)
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content; equal statistics give equal bytes."""
+        header = {
+            "kind": _KIND,
+            "version": _VERSION,
+            "model": self.model,
+            "preprocess": self.preprocess,
+            "origin": asdict(self.origin),
+            "images": len(self.images),
+            "images_sha256": self.images_sha256,
+            "shift": SHIFT,
+            "tensors": list(self.tensors),
+        }
+        digests = b"".join(bytes.fromhex(image.digest) for image in self.images)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "image_digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            "image_means": rows(image.mean for image in self.images),
+            "image_stds": rows(image.std for image in self.images),
+            "image_lows": rows(image.low for image in self.images),
+            "image_highs": rows(image.high for image in self.images),
+            "image_roughness": rows((image.roughness,) for image in self.images),
+            **pack_histograms(list(self.tensors.values())),
+        }
+        if self.channels:
+            arrays |= pack_channels([self.channels[name] for name in self.tensors])
+        memory = io.BytesIO()
+        # Stored, not compressed: zlib's output differs between its versions.
+        with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
+            text = json.dumps(header, indent=2, ensure_ascii=False)
+            archive.writestr(_entry("header.json"), text)
+            for name, array in arrays.items():
+                entry = io.BytesIO()
+                np.lib.format.write_array(entry, array, version=(1, 0), allow_pickle=False)
+                archive.writestr(_entry(f"{name}.npy"), entry.getvalue())
+        return memory.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_bytes(path, self.to_bytes())
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read what :meth:`Statistics.write` wrote.
+
+    Raises:
+        InputError: Missing, unreadable, or not such a file.
+    """
+    hint = "collect the statistics again with strata calibrate"
+    try:
+        with zipfile.ZipFile(regular(path)) as archive:
+            header = json.loads(archive.read("header.json"))
+            if header["kind"] != _KIND or header["version"] != _VERSION:
+                raise InputError(f"{path}: statistics of another version", hint=hint)
+            there = archive.namelist()
+            noted = [name for name in _LATER if f"{name}.npy" in there]
+            arrays = {name: _array(archive, name) for name in (*_ARRAYS, *noted)}
+        return _from_parts(header, arrays)
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+        *(KeyError, TypeError, ValueError, OverflowError),
+    ) as err:
+        raise InputError(
+            f"{path}: not a statistics file, or a damaged one ({err})", hint=hint
+        ) from err
+
+
+def merge(parts: Sequence[Statistics], names: Sequence[str]) -> Statistics:
+    """Add up the shards of one calibration, in any order.
+
+    Args:
+        parts: At least one.
+        names: What each is called, for the error text.
+
+    Raises:
+        InputError: They are not of one model, one preprocessing and the same tensors, or
+            two of them hold the same image, which would count twice.
+    """
+    first = parts[0]
+    for part, name in zip(parts[1:], names[1:], strict=True):
+        for what, one, other in (
+            ("model", first.model, part.model),
+            ("preprocessing", first.preprocess, part.preprocess),
+            ("origin", first.origin, part.origin),
+            ("tensors", list(first.tensors), list(part.tensors)),
+        ):
+            if one != other:
+                raise InputError(
+                    f"{names[0]} and {name}: statistics of different {what}",
+                    hint="merge shards of one calibration: same model, data options and layers",
+                )
+    _require_disjoint(parts, names)
+    return total(parts)
+
+
+def total(parts: Sequence[Statistics]) -> Statistics:
+    """Add up disjoint statistics of one calibration, at least one, in any order."""
+    first = parts[0]
+    tensors, channels = dict(first.tensors), dict(first.channels)
+    for part in parts[1:]:
+        for name, histogram in part.tensors.items():
+            tensors[name] = tensors[name] + histogram
+        # An old file knows of no channels: then the sum does not either.
+        channels = {name: channels[name] + c for name, c in part.channels.items() if channels}
+    images = sorted(image for part in parts for image in part.images)
+    return replace(first, images=tuple(images), tensors=tensors, channels=channels)
+
+
+def _require_disjoint(parts: Sequence[Statistics], names: Sequence[str]) -> None:
+    owners: dict[str, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        digests = {image.digest for image in part.images}
+        shared = sorted(digests & owners.keys())
+        if shared:
+            raise InputError(
+                f"{owners[shared[0]]} and {name} share {len(shared)} images "
+                f"(sha256 {shared[0][:12]}…), which would count twice",
+                hint="merge each shard once; shards are strata calibrate --shard 1/4 … 4/4",
+            )
+        owners |= dict.fromkeys(digests, name)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Return an entry that says nothing of when and where it was made."""
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.create_system = 3
+    return info
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    with archive.open(f"{name}.npy") as entry:
+        array: npt.NDArray[Any] = np.lib.format.read_array(entry, allow_pickle=False)
+    return array
+
+
+def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Statistics:
+    """Put the parts together; ValueError, KeyError or TypeError when they do not fit."""
+    images = _records(arrays)
+    names = [str(name) for name in header["tensors"]]
+    if header["shift"] != SHIFT:
+        raise ValueError("its histograms are of another kind")
+    tensors = dict(zip(names, unpack_histograms(arrays), strict=True))
+    channels = {}
+    if set(CHANNEL_ARRAYS) <= arrays.keys():
+        channels = dict(zip(names, unpack_channels(arrays), strict=True))
+    origin = Origin(**{str(key): str(value) for key, value in header.get("origin", {}).items()})
+    statistics = Statistics(
+        str(header["model"]), str(header["preprocess"]), images, tensors, origin, channels
+    )
+    if header["images_sha256"] != statistics.images_sha256:
+        raise ValueError("its images are not those of its header")
+    return statistics
+
+
+def _records(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[ImageRecord, ...]:
+    digests = [bytes(digest).hex() for digest in arrays["image_digests"]]
+    empty = np.empty((len(digests), 0))
+    low, high = (arrays.get(name, empty).tolist() for name in _NOTED[:2])
+    roughness = arrays.get(_NOTED[2], np.zeros(len(digests))).reshape(-1).tolist()
+    means, stds = (arrays[name].tolist() for name in ("image_means", "image_stds"))
+    rows = zip(digests, means, stds, low, high, roughness, strict=True)
+    return tuple(
+        ImageRecord(digest, tuple(mean), tuple(std), tuple(least), tuple(most), rough)
+        for digest, mean, std, least, most, rough in rows
+    )

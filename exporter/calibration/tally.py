@@ -1,0 +1,160 @@
+"""Count one tensor's values as they come, in one thread."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import MissingBackendError
+from exporter.calibration.channels import CELLS, ChannelCounts, stride_of, turns_of
+from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram
+
+__all__ = ["Tally"]
+
+_SIGN = BUCKETS // 2
+_INF_BITS = 0x7F800000
+_MAGNITUDE = 0x7FFFFFFF
+_MOST = (1 << 32) - 1  # what one uint32 count holds
+_MOST_CHANNELS = 1 << 16  # 64 MiB of cells; a tensor with more has none
+
+
+class Tally:
+    """One thread's counts of one tensor: of all of it, and of each channel (axis 1).
+
+    Costs 2 MiB of address space, but memory only where values fall: some 100 KiB, and 1 KiB
+    a channel.
+
+    Raises:
+        MissingBackendError: numba is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:  # loads numba, which only those who count need
+            from exporter.calibration.histogram_kernel import TABLES, tally
+        except ImportError as err:
+            raise MissingBackendError(
+                f"numba cannot be imported ({err})", hint="pip install 'strata[export]'"
+            ) from err
+        self._kernel = tally
+        self._tables = _sparse_table(TABLES, BUCKETS)
+        self._cells = np.zeros((2, 0, CELLS), np.uint32)
+        self._bounds = np.zeros((0, 3), np.uint32)
+        self._channels_known = False
+        self._pending = 0  # values in the tables, which could overflow
+        self._folded = Histogram.empty()
+        self._channels = ChannelCounts.empty()
+        self._minimum, self._maximum = math.inf, -math.inf
+        self._top = 0  # bits of the largest magnitude
+        self._signs = False  # whether any sign bit was set, −0 included
+
+    def add(self, values: npt.NDArray[np.float32], turns: Sequence[int] = ()) -> bool:
+        """Count an array.
+
+        Args:
+            values: float32, any shape; axis 1, if there is one, are channels, as many every
+                time.
+            turns: Of each image (axis 0), :func:`~exporter.calibration.channels.turn_of` its
+                digest; none to count all channels of all images.
+
+        Returns:
+            Whether all of them are finite.
+
+        Raises:
+            ValueError: Other channels than the first time.
+        """
+        if values.size == 0:
+            return True
+        if self._pending + values.size > _MOST:
+            self._fold()
+        words = np.ascontiguousarray(values).view(np.uint32).reshape(_planes(values.shape))
+        if not self._channels_known:
+            self._make_cells(values)
+        if len(self._bounds) not in (0, words.shape[1]):
+            raise ValueError(f"{words.shape[1]} channels after {len(self._bounds)}")
+        plane = words.shape[2]
+        spread = turns_of(plane) if turns else 1
+        turn = np.array([t % spread for t in turns] or [0] * len(words), np.int64)
+        signed, largest, smallest = self._kernel(
+            words, self._tables, SHIFT, self._cells, self._bounds, (stride_of(plane), spread, turn)
+        )
+        self._pending += values.size
+        # Bits of positive floats order as the floats do; of negative ones the other way.
+        self._maximum = max(self._maximum, _float(signed if signed >= 0 else smallest))
+        self._minimum = min(self._minimum, _float(largest if largest >> 31 else smallest))
+        self._top = max(self._top, signed, largest & _MAGNITUDE)
+        self._signs |= bool(largest >> 31)
+        return signed < _INF_BITS and largest & _MAGNITUDE < _INF_BITS
+
+    def histogram(self) -> Histogram:
+        """Return what was counted so far."""
+        return self._folded + self._in_tables()
+
+    def channels(self) -> ChannelCounts:
+        """Return the same, channel by channel."""
+        return self._channels + self._in_cells()
+
+    def _make_cells(self, values: npt.NDArray[np.float32]) -> None:
+        """Make room for the channels of the first array."""
+        self._channels_known = True
+        channels = values.shape[1] if values.ndim > 1 else 0
+        if 0 < channels <= _MOST_CHANNELS:
+            self._cells = _sparse_table(2 * channels, CELLS).reshape(2, channels, CELLS)
+            self._bounds = np.empty((channels, 3), np.uint32)
+            self._bounds[:] = (1 << 31, 0, _MOST)
+
+    def _in_tables(self) -> Histogram:
+        # Only where values can have fallen: to read a page is to make the system map it.
+        counts = np.zeros(BUCKETS, np.int64)
+        for start in (0, _SIGN) if self._signs else (0,):
+            span = slice(start, start + (self._top >> SHIFT) + 1)
+            counts[span] = self._tables[:, span].sum(axis=0, dtype=np.int64)
+        (buckets,) = np.nonzero(counts)
+        return Histogram(buckets.astype(np.int32), counts[buckets], self._minimum, self._maximum)
+
+    def _in_cells(self) -> ChannelCounts:
+        if not self._pending or not len(self._bounds):
+            return ChannelCounts.empty()
+        signs = self._cells if self._signs else self._cells[:1]
+        (sign, channel, cell) = np.nonzero(signs)
+        where = (channel * 2 + sign) * CELLS + cell
+        order = np.argsort(where)
+        counts = signs[sign, channel, cell].astype(np.int64)
+        signed, largest, smallest = self._bounds.T
+        high = np.where(signed >> 31, smallest, signed).astype(np.uint32).view(np.float32)
+        low = np.where(largest >> 31, largest, smallest).astype(np.uint32).view(np.float32)
+        return ChannelCounts(where[order].astype(np.int32), counts[order], low + 0, high + 0)
+
+    def _fold(self) -> None:
+        """Empty the tables before a count could overflow."""
+        self._folded, self._channels = self.histogram(), self.channels()
+        self._tables[:] = 0
+        self._cells[:] = 0
+        self._pending = 0
+
+
+def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return a shape as (images, channels, values of a channel)."""
+    if len(shape) < 2:
+        return 1, 1, math.prod(shape)
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def _sparse_table(rows: int, columns: int) -> npt.NDArray[np.uint32]:
+    """Return zeros, (rows, columns) uint32, of which only pages written to take memory."""
+    # Private, because reading a page of shared memory allocates it.
+    memory = mmap.mmap(-1, rows * columns * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # One value would else bring in 2 MiB where the system prefers huge pages.
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype=np.uint32).reshape(rows, columns)
+
+
+def _float(bits: int) -> float:
+    """Return the float32 of these bits; −0 becomes 0."""
+    value: Any = np.uint32(bits & 0xFFFFFFFF).view(np.float32)
+    return float(value) + 0.0

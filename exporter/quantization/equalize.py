@@ -1,0 +1,90 @@
+"""Choose the factors that make the channels of a tensor alike, from statistics alone.
+
+One scale serves all channels of a tensor: channels that stay far below the largest are left
+with few codes. Divided by
+
+    fᵢ = mᵢ^strength,   mᵢ: the magnitude that 99.9 % of channel i's values do not exceed,
+
+they come closer together, and what follows takes the factors back exactly
+(:mod:`exporter.quantization.scale_channels`). At strength 1 all channels would reach equally far,
+and the weights that read them would have to span all of it; one half to three quarters
+serves both.
+
+Source: G. Xiao et al., *SmoothQuant*, ICML 2023 (difficulty moved from activations to
+weights by a power of the range), with quantiles in place of maxima.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from exporter.calibration.channels import ChannelCounts
+from exporter.quantization.channel_classes import ChannelClasses
+from exporter.quantization.channel_steps import STEPS, Steps
+
+__all__ = ["choose_steps", "require_consistent"]
+
+_SHARE = 0.999
+_LEAST = 1e-3  # of a tensor's largest channel: dead channels need no code
+
+
+def choose_steps(
+    classes: ChannelClasses, channels: Mapping[str, ChannelCounts], strength: float
+) -> dict[str, Steps]:
+    """Return the factors of every tensor that changes, as exponents.
+
+    Args:
+        classes: Which channels must have one factor.
+        channels: Quantized tensor → its channels. A class takes its largest magnitude over
+            all of them; one that is in none keeps its scale.
+        strength: 0 for none of it, 1 for channels that reach equally far.
+
+    Returns:
+        Tensor → k of f = 2^(k / ``STEPS``) for each channel, (C,) int64; tensors without
+        any other than 0 are left out.
+    """
+    magnitude = np.zeros(classes.count)
+    for name, counts in channels.items():
+        ids = classes.of.get(name)
+        if ids is None or len(ids) != len(counts):
+            continue
+        found = counts.quantile(_SHARE)
+        found = np.maximum(found, _LEAST * found.max(initial=0.0))
+        free = ids >= 0
+        np.maximum.at(magnitude, ids[free], found[free])
+    steps = np.zeros(classes.count)
+    known = magnitude > 0
+    steps[known] = np.rint(STEPS * strength * np.log2(magnitude[known]))
+    return _spread(classes, steps.astype(np.int64))
+
+
+def require_consistent(classes: ChannelClasses, steps: Mapping[str, Steps]) -> None:
+    """Refuse factors that do not fit a graph: it would compute something else.
+
+    Args:
+        classes: Of the graph.
+        steps: What :func:`choose_steps` returned, perhaps edited since.
+
+    Raises:
+        ValueError: A tensor has other channels, or some that keep their scale or are tied to
+            channels with another factor.
+    """
+    found = np.zeros(classes.count, np.int64)
+    for name, own in steps.items():
+        ids = classes.of.get(name)
+        if ids is None or len(ids) != len(own):
+            raise ValueError(f"{name!r} has no {len(own)} channels that can be divided")
+        found[ids[ids >= 0]] = own[ids >= 0]
+    whole = _spread(classes, found)
+    for name in sorted(whole.keys() | steps.keys()):
+        if name not in steps or name not in whole or not np.array_equal(whole[name], steps[name]):
+            raise ValueError(f"those of {name!r} are not divided as others that they are tied to")
+
+
+def _spread(classes: ChannelClasses, steps: Steps) -> dict[str, Steps]:
+    """Return the steps of each tensor from those of each class, without tensors of zeros."""
+    known = np.append(steps, 0)  # −1, a channel that keeps its scale, reads the last one
+    chosen = {name: known[ids] for name, ids in classes.of.items()}
+    return {name: own for name, own in chosen.items() if own.any()}
