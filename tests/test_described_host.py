@@ -160,3 +160,19 @@ def test_which_version_loads_which(flavour, plan, runtime, compatible, expected)
 def test_a_version_loads_itself(version):
     assert loads("rtx", version, version) == "yes"
     assert len(numbers(version)) == version.count(".") + 1
+
+
+def test_a_description_is_not_read_without_end(tmp_path, monkeypatch):
+    (tmp_path / "host.json").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="a pipe, a device or a socket"):
+        described_host(str(tmp_path / "host.json"))
+    with open("/dev/zero", encoding="utf-8") as endless:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdin", endless)
+        with pytest.raises(InputError, match="more than 1048576 characters"):
+            described_host("-")
+
+
+def test_a_description_that_is_no_text_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
+    with pytest.raises(InputError, match="no text"):
+        described_host("-")

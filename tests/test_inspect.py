@@ -171,12 +171,32 @@ def test_a_tensorrt_plan_without_gpu(engines, tmp_path):
     assert "of the flavour tensorrt" in done.output
 
 
-@pytest.mark.parametrize("keep", [0, 3, 63, 64, 1000, 3000, 20_000])
+@pytest.mark.parametrize("keep", [3, 63, 64, 1000, 3000, 20_000])
 def test_a_truncated_plan_is_told_as_such(engines, tmp_path, keep):
     path = copied(engines["int8"], tmp_path, change=lambda data: data[:keep])
     done = strata(path)
     assert done.exit_code == 0, done.output
     assert "kernels  unknown" in done.output or "truncated" in done.output
+
+
+@pytest.mark.parametrize(
+    ("data", "says"), [(b"", "an empty file"), (b"\x7fELF" + bytes(100), "not a TensorRT plan")]
+)
+def test_what_is_no_engine_is_refused(data, says, tmp_path):
+    path = tmp_path / "e.engine"
+    path.write_bytes(data)
+    done = strata(path)
+    assert (done.exit_code, says in done.output) == (2, True)
+
+
+def test_an_empty_file_is_no_engine_whatever_its_manifest_says(engines, tmp_path):
+    path = copied(engines["int8"], tmp_path, change=lambda data: data[:0])
+    assert strata(path).exit_code == 2
+
+
+def test_layer_information_is_not_read_from_a_device_without_end(tmp_path):
+    (tmp_path / "l.json").symlink_to("/dev/zero")
+    assert strata(tmp_path / "l.json").exit_code == 2
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -464,3 +484,10 @@ def test_cells_and_sizes():
         "0.25 MB",
         "32.0 MB",
     ]
+
+
+def test_a_fact_of_any_length_does_not_fill_the_terminal(tmp_path):
+    long = "a" * 5_000_000
+    card = Card(stage=long, parents={long: long}, weights={long: long}, labels=(long,) * 9)
+    done = strata(model_file(tmp_path, card=card))
+    assert (done.exit_code, len(done.output) < 6000) == (0, True)

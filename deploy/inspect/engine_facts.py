@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.artifacts import regular
 from core.errors import InputError
 from deploy.engines.manifest import Manifest, read_manifest, verify_plan
 from deploy.engines.plan_header import PlanHeader, read_header
@@ -63,10 +64,18 @@ def inspect_engine(engine: Path, *, batch: int | None = None) -> EngineFacts:
         batch: Images that the sizes are for; None for what each profile is tuned for.
 
     Raises:
-        InputError: The file cannot be read, or its profiles do not take this batch.
+        InputError: The file cannot be read, nothing tells what it is, or its profiles do not
+            take this batch.
     """
     header = read_header(engine)
     manifest, trouble = _manifest(engine)
+    size = engine.stat().st_size
+    if not size or (header.flavour is None and manifest is None):
+        what = "a TensorRT plan, as far as its first bytes tell, and it has no manifest"
+        raise InputError(
+            f"{engine}: {f'not {what}' if size else 'an empty file, no engine'}",
+            hint="copy it again whole, or build it again; strata build makes an engine",
+        )
     graphs: tuple[KernelGraph, ...] = ()
     if header.flavour == "tensorrt" and manifest is not None and not trouble:
         from deploy.inspect.live import live_kernels
@@ -74,7 +83,6 @@ def inspect_engine(engine: Path, *, batch: int | None = None) -> EngineFacts:
         graphs, unknown = live_kernels(engine, manifest, batch)
     else:
         graphs, unknown = _graphs(engine, header, manifest, batch)
-    size = engine.stat().st_size
     return EngineFacts(str(engine), size, header, manifest, trouble, graphs, unknown)
 
 
@@ -89,7 +97,9 @@ def inspect_export(file: Path, *, batch: int | None = None) -> EngineFacts:
         InputError: Not such JSON.
     """
     try:
-        graph = kernels_of_inspector(file.read_text(encoding="utf-8"), batch=batch or 1)
+        graph = kernels_of_inspector(
+            regular(file, pipe=True).read_text(encoding="utf-8"), batch=batch or 1
+        )
     except OSError as err:
         raise InputError(f"{file}: cannot be read ({err.strerror})", hint="name it") from err
     except ValueError as err:  # UnicodeDecodeError is one

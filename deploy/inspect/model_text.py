@@ -21,12 +21,13 @@ from deploy.onnx_files.reader import TensorType
 __all__ = ["model_pair_text", "model_text"]
 
 _WIDTHS = (44, 14, 10, 10, 14)  # with two spaces between: 100
+_LONGEST = 200  # characters of a fact; what a file says of itself may be of any length
 
 
 def model_text(facts: ModelFacts) -> str:
     """Return everything that is known of an ONNX file."""
     card = facts.card
-    stage = f", stage {plain(card.stage)}" if card.stage else ""
+    stage = f", stage {fit(card.stage, 40)}" if card.stage else ""
     rows = [
         ("sha256", facts.sha256),
         *(("weights", f"{plain(name)}, sha256 {sha}") for name, sha in facts.files.items()),
@@ -83,19 +84,27 @@ def _precisions(facts: ModelFacts) -> list[str]:
 
 def _card_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     card = facts.card
-    rows = [("made of", f"{plain(role)} {plain(sha)}") for role, sha in card.parents.items()]
+    rows = [
+        ("made of", f"{fit(role, 40)} {fit(sha, _LONGEST)}") for role, sha in card.parents.items()
+    ]
     if card.weights:
-        origin = ", ".join(f"{plain(key)} {plain(text)}" for key, text in card.weights.items())
+        origin = ", ".join(
+            f"{fit(key, 40)} {fit(text, _LONGEST)}" for key, text in card.weights.items()
+        )
         rows.append(("origin", origin))
     if card.preprocess is not None:
         spec = card.preprocess.to_json().replace(',"', ', "')  # so that it can be wrapped
         rows.append(("images", spec))
     if card.labels:
-        first = ", ".join(map(plain, card.labels[:5]))
+        first = ", ".join(fit(label, 40) for label in card.labels[:5])
         rows.append(
             ("labels", f"{len(card.labels)}: {first}{', …' if len(card.labels) > 5 else ''}")
         )
     return rows
+
+
+def _fact(key: str, text: str) -> str:
+    return f"{fit(key, 40)} {fit(text, _LONGEST)}"
 
 
 def model_pair_text(a: ModelFacts, b: ModelFacts) -> str:

@@ -18,8 +18,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from core.artifacts import regular
 from core.errors import InputError
 from deploy.engines.flavour_kinds import installed_flavours
 from deploy.engines.manifest_fields import Fields
@@ -40,6 +41,7 @@ _ARCHITECTURES = {
 }
 _FLAVOUR = re.compile(r"tensorrt(?:[-_ ]?(?:for )?(rtx))?\s+v?(\d+(?:\.\d+)*)")
 _NUMBERED = re.compile(r"(driver|cuda)\s+[rv]?(\d+(?:\.\d+)*)")
+_MOST_CHARACTERS = 1 << 20  # doctor writes some thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +108,18 @@ def described_host(text: str) -> DescribedHost:
         InputError: A fact that is none, or JSON that is not doctor's.
     """
     if text == "-":
-        return _from_doctor(_object(sys.stdin.read(), Path("stdin")), Path("stdin"))
+        return _from_doctor(_object(_read(sys.stdin, Path("stdin")), Path("stdin")), Path("stdin"))
     path = Path(text)
     if text.endswith(".json"):
         try:
-            return _from_doctor(_object(path.read_text(encoding="utf-8"), path), path)
-        except (OSError, UnicodeDecodeError) as err:
+            with regular(path, pipe=True).open(encoding="utf-8") as file:
+                said = _read(file, path)
+        except OSError as err:
             raise InputError(
                 f"--host {text}: cannot be read ({err})",
                 hint="write it on that machine: strata doctor --json > host.json",
             ) from err
+        return _from_doctor(_object(said, path), path)
     host = DescribedHost(name=text)
     for fact in filter(None, (part.strip() for part in text.split(","))):
         host = _with(host, fact)
@@ -159,6 +163,17 @@ def _with(host: DescribedHost, fact: str) -> DescribedHost:
 
 def _architecture(machine: str) -> str:
     return _ARCHITECTURES.get(machine.lower(), machine.lower())
+
+
+def _read(file: TextIO, path: Path) -> str:
+    """Read a description, and of an endless one (a device, a pipe) no more than its beginning."""
+    try:
+        text = file.read(_MOST_CHARACTERS + 1)
+    except UnicodeDecodeError as err:
+        raise _not_doctors(path, f"no text: {err}") from err
+    if len(text) > _MOST_CHARACTERS:
+        raise _not_doctors(path, f"more than {_MOST_CHARACTERS} characters")
+    return text
 
 
 def _object(text: str, path: Path) -> Mapping[str, Any]:
