@@ -23,6 +23,7 @@ from calib_data.pixels import Pixels, Tensor
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Labels, array_digest, prepare
 from core.errors import InputError
+from core.memory import require_memory
 
 __all__ = ["IdxSource", "is_idx", "labels_path", "open_idx", "read_idx"]
 
@@ -30,6 +31,7 @@ IMAGES_MAGIC = 0x0803  # unsigned bytes, 3 dimensions: N × H × W
 LABELS_MAGIC = 0x0801  # unsigned bytes, 1 dimension: N
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
+_LOOK_BYTES = 32 << 20  # a header is believed, and the memory asked, when so much is there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +135,7 @@ def read_idx(path: Path, magic: int) -> npt.NDArray[np.uint8]:
         with _open(path) as file:
             shape = _read_shape(file, path, magic)
             count = math.prod(shape)
-            data = _read_up_to(file, count + 1)
+            data = _read_up_to(file, count + 1, path)
     except (OSError, EOFError, zlib.error) as err:
         raise InputError(
             f"{path}: cannot be read ({getattr(err, 'strerror', None) or err})",
@@ -147,11 +149,17 @@ def read_idx(path: Path, magic: int) -> npt.NDArray[np.uint8]:
     return values
 
 
-def _read_up_to(file: BinaryIO, count: int) -> bytearray:
-    """Read at most ``count`` bytes; a damaged header's count takes no memory by itself."""
+def _read_up_to(file: BinaryIO, count: int, path: Path) -> bytearray:
+    """Read at most ``count`` bytes; a damaged header's count takes no memory by itself.
+
+    Raises:
+        InputError: A part of them is there, and the memory does not hold the rest.
+    """
     data = bytearray()
     while len(data) < count and (chunk := file.read(min(_CHUNK_BYTES, count - len(data)))):
         data += chunk
+        if len(data) == _LOOK_BYTES:
+            require_memory(count - len(data), where=str(path), hint="cut it into smaller files")
     return data
 
 

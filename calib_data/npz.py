@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ from calib_data.pixels import Pixels, Tensor
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Labels, array_digest, prepare
 from core.errors import InputError
+from core.memory import require_memory
+from core.stored_arrays import read_header
 
 __all__ = ["NpzSource", "open_npz"]
 
@@ -38,6 +40,7 @@ AnyArray = npt.NDArray[Any]
 # Source: PKWARE, APPNOTE 6.3.10, section 4.3.7: a member's local header is 30 bytes, the last
 # four of them the lengths of the name and of the extra field that follow it.
 _LOCAL_HEADER_BYTES = 30
+_PLAINLY = "store it with numpy.savez, which does not pack: then it is mapped, not read"
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -151,27 +154,12 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str) -> AnyArray | None:
         return None
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
-        shape, fortran, dtype = _read_header(file)
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects")
-        wanted, seen = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-        if wanted != seen:
-            raise ValueError(f"{name}: {shape} {dtype} is {wanted} bytes, {seen} are there")
-        order: Literal["F", "C"] = "F" if fortran else "C"
-        if wanted and member.compress_type == zipfile.ZIP_STORED:
+        shape, order, dtype = read_header(file, member.file_size, name)
+        if math.prod(shape) and member.compress_type == zipfile.ZIP_STORED:
             start = _data_start(path, member) + file.tell()
             return np.memmap(path, dtype, "r", start, shape, order)
+        require_memory(member.file_size, where=f"{path}: {name}, unpacked,", hint=_PLAINLY)
         return np.frombuffer(file.read(), dtype).reshape(shape, order=order)
-
-
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, Fortran order and type of a ``.npy`` member; leave the file at its data."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f".npy format {version}; numbers are written in (1, 0) or (2, 0)")
 
 
 def _data_start(path: Path, member: zipfile.ZipInfo) -> int:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from core.artifacts import regular, write_bytes
 from core.errors import InputError
+from core.stored_arrays import read_array, read_stored
 from deploy.evaluation.predictions import (
     ARRAYS,
     ImageTable,
@@ -94,11 +95,11 @@ def read_predictions(path: Path) -> Predictions:
     hint = "make it again: strata evaluate MODEL… --predictions " + path.name
     try:
         with zipfile.ZipFile(regular(path)) as archive:
-            header = json.loads(archive.read("header.json"))
+            header = json.loads(read_stored(archive, "header.json"))
             if header["kind"] != _KIND or header["version"] != _VERSION:
                 raise InputError(f"{path}: predictions of another version", hint=hint)
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            arrays = {name: _array(archive, name) for name in names if name != "header.json"}
+            arrays = {name: read_array(archive, name) for name in names if name != "header.json"}
         return _from_parts(header, arrays)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
@@ -151,12 +152,6 @@ def _model(
 def _checked(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"an array is {array.dtype} {array.shape}, not {dtype} {shape}")
-    return array
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> Array:
-    with archive.open(f"{name}.npy") as entry:
-        array: Array = np.lib.format.read_array(entry, allow_pickle=False)
     return array
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.memory import memory_bytes
 from deploy.engines.flavour_kinds import installed_flavours
 from deploy.machines.host import Gpus, find_gpus, jetson_release
 
@@ -90,7 +91,7 @@ def examine(folder: Path) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         architecture=platform.machine(),
         cpu=_cpu(),
-        memory_bytes=_memory(),
+        memory_bytes=memory_bytes(),
         disk_bytes=_disk(folder),
         libraries={name: _version(found) for name, found in LIBRARIES.items()},
         flavours=installed_flavours(),
@@ -132,15 +133,6 @@ def _cores() -> int:
     if len(quota) == 2 and quota[0].isdigit() and int(quota[1]):
         return max(1, min(cores or 1, round(int(quota[0]) / int(quota[1]))))
     return cores or 1
-
-
-def _memory() -> tuple[int, int]:
-    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE))
-    whole, free = (int(fields.get(name, 0)) * 1024 for name in ("MemTotal", "MemAvailable"))
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
-    if limit.isdigit() and used.isdigit() and int(limit) < whole:
-        return min(free, max(0, int(limit) - int(used))), int(limit)
-    return free, whole
 
 
 def _disk(folder: Path) -> tuple[int, int]:

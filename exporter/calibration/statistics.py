@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from core.artifacts import regular, write_bytes
 from core.errors import InputError
+from core.stored_arrays import read_array, read_stored
 from exporter.calibration.channels import ChannelCounts
 from exporter.calibration.histogram import SHIFT, Histogram
 from exporter.calibration.image_record import ImageRecord, Origin
@@ -130,18 +131,18 @@ def read_statistics(path: Path) -> Statistics:
     hint = "collect the statistics again with strata calibrate"
     try:
         with zipfile.ZipFile(regular(path)) as archive:
-            header = json.loads(archive.read("header.json"))
+            header = json.loads(read_stored(archive, "header.json"))
             if header["kind"] != _KIND or header["version"] != _VERSION:
                 raise InputError(f"{path}: statistics of another version", hint=hint)
             there = archive.namelist()
             noted = [name for name in _LATER if f"{name}.npy" in there]
-            arrays = {name: _array(archive, name) for name in (*_ARRAYS, *noted)}
+            arrays = {name: read_array(archive, name) for name in (*_ARRAYS, *noted)}
         return _from_parts(header, arrays)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
-        *(KeyError, TypeError, ValueError, OverflowError),
+        *(KeyError, TypeError, ValueError, AttributeError, OverflowError),
     ) as err:
         raise InputError(
             f"{path}: not a statistics file, or a damaged one ({err})", hint=hint
@@ -208,12 +209,6 @@ def _entry(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.create_system = 3
     return info
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    with archive.open(f"{name}.npy") as entry:
-        array: npt.NDArray[Any] = np.lib.format.read_array(entry, allow_pickle=False)
-    return array
 
 
 def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Statistics:
