@@ -7,15 +7,16 @@ module is imported when the command runs, so ``strata --help`` imports no framew
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import click
 
 from core.errors import InputError, Interrupted, StrataError
+from deploy.cli.streams import failure_of, flush_streams, forgive_characters
 from deploy.cli.warnings import shown
 
 __all__ = ["cli", "main"]
@@ -46,6 +47,7 @@ COMMANDS: dict[str, str] = {
     "summary": "Sum up an output folder: accuracy, layers, files, times.",
     "doctor": "Say what works on this machine, and how to get the rest.",
 }
+_CLOSED = 141  # stdout was closed (`strata compare … | head`): 128 + SIGPIPE, as of any program
 
 
 class _Failure(click.ClickException):
@@ -59,9 +61,10 @@ class _Failure(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print the problem and the hint on stderr."""
         stream = file or sys.stderr
-        click.secho("error: ", fg="red", bold=True, nl=False, file=stream)
-        click.echo(shown(self.error.problem), file=stream)
-        click.echo(f"  hint: {shown(self.error.hint)}", file=stream)
+        with suppress(OSError):  # a full stderr takes nothing; the exit code still tells
+            click.secho("error: ", fg="red", bold=True, nl=False, file=stream)
+            click.echo(shown(self.error.problem), file=stream)
+            click.echo(f"  hint: {shown(self.error.hint)}", file=stream)
 
 
 class _LazyGroup(click.Group):
@@ -86,6 +89,13 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments, or print the help; a closed stdout ends it quietly."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:
+            sys.exit(_CLOSED)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Turn a StrataError into text and its exit code; leave bugs their traceback."""
         try:
@@ -104,6 +114,13 @@ class _LazyGroup(click.Group):
                 hint="run the same command again to carry on",
             )
             raise _Failure(stop) from err
+        except BrokenPipeError:  # click would call it 1, which is kept for bugs
+            sys.exit(_CLOSED)
+        except OSError as err:
+            failure = failure_of(err)
+            if failure is None:
+                raise
+            raise _Failure(failure) from err
 
 
 @click.group(
@@ -124,9 +141,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _stop)
-    # A closed stdout (`strata compare … | head`) ends the command quietly.
+    forgive_characters()
     try:
         cli()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    finally:
+        flush_streams()

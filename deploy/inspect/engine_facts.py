@@ -97,9 +97,7 @@ def inspect_export(file: Path, *, batch: int | None = None) -> EngineFacts:
         InputError: Not such JSON.
     """
     try:
-        graph = kernels_of_inspector(
-            regular(file, pipe=True).read_text(encoding="utf-8"), batch=batch or 1
-        )
+        graph = kernels_of_inspector(regular(file).read_text(encoding="utf-8"), batch=batch or 1)
     except OSError as err:
         raise InputError(f"{file}: cannot be read ({err.strerror})", hint="name it") from err
     except ValueError as err:  # UnicodeDecodeError is one

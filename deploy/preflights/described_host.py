@@ -112,7 +112,7 @@ def described_host(text: str) -> DescribedHost:
     path = Path(text)
     if text.endswith(".json"):
         try:
-            with regular(path, pipe=True).open(encoding="utf-8") as file:
+            with regular(path).open(encoding="utf-8") as file:
                 said = _read(file, path)
         except OSError as err:
             raise InputError(
