@@ -34,7 +34,7 @@ def failure_of(err: OSError) -> StrataError | None:
 def forgive_characters() -> None:
     """Let a character that the terminal's encoding lacks be written by its number.
 
-    A table holds ``×`` and ``…``, and a name any character; in JSON such a number is read as the same.
+    A table holds ``×`` and ``…``, a name any character; in JSON the number means the same.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
