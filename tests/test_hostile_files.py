@@ -190,6 +190,36 @@ def test_names_do_not_steer_the_terminal(command, edit, tmp_path):
     assert edit is renamed or "ev�[2J" in result.output
 
 
+def evil_everywhere(model):
+    """Give every node and every tensor between them such a name."""
+    names = {name: name + EVIL for node in model.graph.node for name in node.output}
+    names |= {tensor.name: tensor.name + EVIL for tensor in model.graph.initializer}
+    for output in model.graph.output:
+        names.pop(output.name)
+    for node in model.graph.node:
+        node.name += EVIL
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for tensor in model.graph.initializer:
+        tensor.name = names[tensor.name]
+
+
+def test_names_do_not_steer_the_terminal_through_the_chain(tmp_path, monkeypatch):
+    path = broken(tmp_path, evil_everywhere)
+    monkeypatch.chdir(tmp_path)
+    np.savez("d.npz", images=np.random.default_rng(0).random((4, 3, 16, 16), np.float32))
+    for command in (
+        ["optimize", str(path), "-o", "o.onnx"],
+        ["calibrate", "o.onnx", "--data", "d.npz", "--images", "4", "-o", "s.npz"],
+        ["quantize", "o.onnx", "--statistics", "s.npz", "--method", "max", "-o", "q.onnx"],
+        ["compare", "o.onnx", "q.onnx", "--data", "d.npz", "--images", "1"],
+    ):
+        result = CliRunner().invoke(cli, command, color=True)
+        assert result.exit_code == 0, result.output
+        assert "ev\x1b" not in result.output
+        assert "\x07" not in result.output
+
+
 def test_too_little_memory_is_said_in_a_line(monkeypatch, tmp_path):
     def full(path):
         raise MemoryError("Unable to allocate 512. GiB")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deploy.bundle.index import File
 from deploy.engines.manifest import Manifest
-from deploy.inspect.columns import facts_text, size_text
+from deploy.inspect.columns import facts_text, plain, size_text
 from deploy.preflights.facts import FLAVOUR_NAMES
 
 __all__ = ["bundle_text", "plan_text"]
@@ -45,4 +45,4 @@ def bundle_text(
     plans = [("plan", plan_text(manifest)) for manifest in manifests]
     names = [(size_text(file.bytes), f"{file.name}  {file.sha256[:12]}…") for file in files]
     parts = [facts_text(rows) for rows in (plans, names, rest) if rows]
-    return "\n".join([head, *parts])
+    return "\n".join([plain(head), *parts])

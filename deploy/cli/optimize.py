@@ -13,6 +13,7 @@ from core.artifacts import sha256_file
 from core.errors import MissingBackendError
 from deploy.cli.onnx_facts import check_facts, graph_facts, open_images, prepared, result_text
 from deploy.cli.progress import progress_bar
+from deploy.cli.warnings import shown
 
 if TYPE_CHECKING:
     import onnx
@@ -76,9 +77,9 @@ def command(model: Path, output: Path | None, data: str | None, as_json: bool) -
     idle = [result.name for result in results if result.reason.endswith(NOTHING)]
     for result in results:
         if result.name not in idle:
-            click.echo(f"{result.name:<15} {result.reason}")
+            click.echo(shown(f"{result.name:<15} {result.reason}"))
     click.echo(f"{NOTHING:<15} {', '.join(idle)}")
-    click.echo(result_text(facts))
+    click.echo(shown(result_text(facts)))
 
 
 def _check(before: onnx.ModelProto, after: onnx.ModelProto, data: str | None) -> dict[str, Any]:

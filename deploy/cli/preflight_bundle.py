@@ -12,6 +12,7 @@ from deploy.bundle.choose import Way, choose, plan_preflights
 from deploy.bundle.contents import read_contents
 from deploy.bundle.reader import open_bundle
 from deploy.cli.preflight_text import to_json, to_text
+from deploy.inspect.columns import plain
 from deploy.preflights.described_host import DescribedHost
 
 __all__ = ["print_bundle"]
@@ -45,8 +46,8 @@ def print_bundle(path: Path, host: DescribedHost, *, as_json: bool) -> None:
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=True))
     else:
-        texts = [f"{plan.file}\n{to_text(preflight)}" for plan, preflight in found]
-        click.echo("\n".join([*texts, click.style(f"strata run: {verdict}", bold=True)]))
+        texts = [f"{plain(plan.file)}\n{to_text(preflight)}" for plan, preflight in found]
+        click.echo("\n".join([*texts, click.style(plain(f"strata run: {verdict}"), bold=True)]))
     if error is not None:
         raise error
 

@@ -33,7 +33,7 @@ def to_json(found: Preflight) -> dict[str, Any]:
 
 def to_text(found: Preflight) -> str:
     """Return the findings as a table of at most 100 columns."""
-    lines = [f"{found.engine} on {found.host}"]
+    lines = [plain(f"{found.engine} on {found.host}")]
     for finding in found.findings:
         note = _wrapped(finding.note, "")
         state = click.style(f"{finding.state:<8}", fg=_COLOURS.get(finding.state))

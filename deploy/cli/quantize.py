@@ -15,6 +15,7 @@ from core.errors import MissingBackendError
 from deploy.calibrated import AUTO, Chosen, TableRequest, choose_table
 from deploy.cli.layer_options import LayerRequest, layer_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.warnings import shown
 
 if TYPE_CHECKING:
     import onnx
@@ -128,7 +129,7 @@ def command(
             statistics or model.with_name("statistics.npz"), half=rest == "fp16", **how
         )
         facts = _int8(graph, model, target, layers, request)
-    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _text(facts))
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else shown(_text(facts)))
 
 
 def _fp16(graph: onnx.ModelProto, model: Path, target: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.errors import StrataError
+from deploy.cli.warnings import shown
 
 if TYPE_CHECKING:
     from deploy.classifier import Prediction
@@ -59,7 +60,7 @@ def command(
         model = open_classifier(bundle, opening, progress=bar)
     with model:
         for note in (*model.notes, f"runs by {model.model.backend}"):
-            click.echo(note, err=True)
+            click.echo(shown(note), err=True)
         _print(model.stream(named_frames(images), top=top), as_json=as_json)
 
 
@@ -72,7 +73,7 @@ def _print(answers: Iterable[Prediction], *, as_json: bool) -> None:
         if answer.error is not None:
             failed += 1
             first = first or answer.error
-            click.echo(f"error: {answer.error.problem}", err=True)
+            click.echo(f"error: {shown(answer.error.problem)}", err=True)
         if as_json:
             click.echo(_json(answer))
         elif answer.error is None:

@@ -52,11 +52,11 @@ def command(bundle: Path, key: Path | None, output: Path | None, as_json: bool) 
 
 def _text(found: Verification, signer: str | None, output: Path | None) -> str:
     from deploy.bundle.text import bundle_text
-    from deploy.inspect.columns import facts_text
+    from deploy.inspect.columns import facts_text, plain
 
     if found.problems:
         rows = [("differs", str(problem)) for problem in found.problems]
-        return f"{found.bundle}\n{facts_text(rows)}"
+        return f"{plain(str(found.bundle))}\n{facts_text(rows)}"
     plans = found.contents.plans if found.contents else ()
     rest = [("identity", found.sha256)]
     rest.append(("signed", f"by {signer}" if signer else "not checked: no --key was given"))
