@@ -17,7 +17,7 @@ from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Labels, Source
 from core.errors import InputError
 
-__all__ = ["RenumberedSource", "numbered_as"]
+__all__ = ["RenumberedSource", "doubts", "numbered_as"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +90,23 @@ def numbered_as(source: Source, models: Mapping[str, Sequence[str]]) -> Source:
     labels = np.array(chosen, np.int64)[source.labels]
     labels.flags.writeable = False
     return RenumberedSource(source, labels, tuple(models[first]))
+
+
+def doubts(source: Source) -> tuple[str, ...]:
+    """Return what is in doubt of a source's labels, a sentence each.
+
+    Folders called 0, 1, … 11 are numbered in the order of text, as torchvision numbers them:
+    folder 10 is class 2. Who trained another way would read wrong answers for low accuracy.
+    """
+    names = () if isinstance(source, RenumberedSource) else source.class_names
+    if not all(name.isdecimal() for name in names) or sorted(names, key=int) == list(names):
+        return ()
+    at = next(at for at, name in enumerate(names) if name != sorted(names, key=int)[at])
+    return (
+        f"{source.name}: its folders are numbered in the order of text, as torchvision does: "
+        f"{names[at]}/ is class {at}, and no model names its classes; if yours counts otherwise, "
+        "call them 00, 01, …",
+    )
 
 
 def _numbers(source: Source, model: str, known: tuple[str, ...]) -> list[int] | None:

@@ -133,7 +133,8 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
                     (folders if entry.is_dir() else files).append(entry.name)
     except OSError as err:
         raise InputError(
-            f"{folder}: cannot be read ({err.strerror})", hint="check its permissions"
+            f"{err.filename or folder}: cannot be read ({err.strerror})",
+            hint="check its permissions, or where it links to",
         ) from err
     if other := sorted(file for file in files if _suffix(file) in _OTHER_PICTURES):
         raise InputError(

@@ -158,7 +158,7 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str) -> AnyArray | None:
         if math.prod(shape) and member.compress_type == zipfile.ZIP_STORED:
             start = _data_start(path, member) + file.tell()
             return np.memmap(path, dtype, "r", start, shape, order)
-        require_memory(member.file_size, where=f"{path}: {name}, unpacked,", hint=_PLAINLY)
+        require_memory(member.file_size, where=f"{path}: `{name}` unpacked", hint=_PLAINLY)
         return np.frombuffer(file.read(), dtype).reshape(shape, order=order)
 
 

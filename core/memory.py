@@ -34,7 +34,7 @@ def require_memory(needed: int, *, where: str, hint: str) -> None:
     free, whole = memory_bytes()
     if whole and needed > free:
         raise InputError(
-            f"{where}: takes {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free",
+            f"{where} takes {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free",
             hint=hint,
         )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calib_data.classes import numbered_as
+from calib_data.classes import doubts, numbered_as
 from calib_data.folder import open_folder
 from calib_data.preprocess import PreprocessSpec
 from core.errors import InputError
@@ -100,3 +100,18 @@ def test_two_models_must_number_them_alike(tmp_path):
     other = ("bag", "dress", "shoe", "T-shirt/top")
     with pytest.raises(InputError, match=r"net\.onnx and b\.onnx number the classes of d differ"):
         right([model(LABELS), model(other, "b.onnx", other)], root)
+
+
+def test_folders_called_by_number_are_in_doubt_where_text_orders_them_otherwise(tmp_path):
+    root = folder(tmp_path / "d", dict.fromkeys(map(str, range(12)), "bag"))
+    source = open_folder(root)
+    (said,) = doubts(source)
+    assert "10/ is class 2, and no model names its classes" in said
+    assert not doubts(numbered_as(source, {"net.onnx": tuple(map(str, range(12)))}))
+
+
+@pytest.mark.parametrize(
+    "names", [[f"{n:02}" for n in range(12)], [str(n) for n in range(10)], ["2", "10b", "x"]]
+)
+def test_folders_of_one_order_are_not_in_doubt(tmp_path, names):
+    assert not doubts(open_folder(folder(tmp_path / "d", dict.fromkeys(names, "bag"))))

@@ -127,3 +127,9 @@ def test_a_missing_image_is_named(tmp_path):
     source = open_data(str(tmp_path))
     refused(lambda: source.image(0), "a.png", "No such file")
     refused(lambda: source.digest(0), "a.png", "No such file")
+
+
+def test_a_link_that_goes_round_is_named(tmp_path):
+    png(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("b.png")
+    refused(lambda: open_data(str(tmp_path)), tmp_path / "b.png", "Too many levels", hint="links")

@@ -84,7 +84,7 @@ def test_memory_is_asked_for():
     free, whole = memory_bytes()
     assert 0 < free <= whole
     require_memory(free // 2, where="a", hint="b")
-    with pytest.raises(InputError, match=r"a: takes \d+\.\d GiB of memory"):
+    with pytest.raises(InputError, match=r"a takes \d+\.\d GiB of memory"):
         require_memory(whole * 2, where="a", hint="b")
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calib_data.classes import doubts
 from calib_data.open import absolute
 from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
 from deploy.cli.spread_options import ray_option, shard_option
+from deploy.cli.warnings import warn_of
 from deploy.evaluation.accuracy import Accuracy, NotRun, accuracy_to_json, write_accuracy
 from deploy.evaluation.to_text import accuracy_text, classes_text
 from deploy.images import ImageRequest
@@ -105,6 +107,7 @@ def _predictions(
     if not found:
         _fail(not_run)
     images = open_part(found, request, where.shard)
+    warn_of(doubts(images.source))
     with progress_bar("evaluate") as bar:
         if where.address is None:
             return predict(found, images, progress=bar), not_run
