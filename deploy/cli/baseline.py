@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.errors import InputError, MissingBackendError
+from core.outputs import require_outputs
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.images import ImageRequest
 
 if TYPE_CHECKING:
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["command", "is_somebody_there"]
 
 
-@click.command("baseline")
+@click.command("baseline", cls=Stage)
 @click.argument("models", metavar="REFERENCE [CANDIDATE...]", nargs=-1, required=True)
 @data_options(images=None, batch=64)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT,
     default="baseline.json",
     show_default=True,
     help="The file to write; the answers go beside it.",
@@ -62,6 +64,7 @@ def command(
         raise InputError(
             f"{output}: is there already", hint="--update replaces it, once you saw the difference"
         )
+    require_outputs([answers_path(output)])
     before = read_baseline(output)[0] if output.exists() else None
     rules = _rules(before.rules if before else Rules(), said)
     opened = open_models(models, fast=said["fast"])

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from core.errors import InputError
+from deploy.cli.stage import OUTPUT, Stage
 
 __all__ = ["command"]
 
@@ -24,7 +25,7 @@ def _batches(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     return tuple(dict.fromkeys(map(int, text.split(","))))
 
 
-@click.command("bench")
+@click.command("bench", cls=Stage)
 @click.argument("models", metavar="MODEL [MODEL]", nargs=-1, required=True)
 @click.option("--batch", callback=_batches, help="Batch sizes.  [default: 1,8,32]")
 @click.option("--size", help="Of the images, for a model that leaves it free: 224, or 1024x2048.")
@@ -53,10 +54,10 @@ def _batches(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
 @click.option(
     "--json",
     "json_path",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=OUTPUT,
     help="Write the result to this file; - prints it in place of the table.",
 )
-@click.option("--svg", type=click.Path(path_type=Path), help="Also draw the times, turn by turn.")
+@click.option("--svg", type=OUTPUT, help="Also draw the times, turn by turn.")
 def command(models: tuple[str, ...], **said: Any) -> None:
     """Time a model, or two in turns: latency, throughput, which is faster.
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core.outputs import require_outputs
 from deploy.cli.build_choices import build_choices
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.engines.build_options import brings_runtime, is_refittable, is_stripped, shows_tensors
 from deploy.engines.target import BuildTarget, parse_batch, parse_size, parse_targets
 from deploy.inspect.columns import plain
@@ -25,11 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("build")
+@click.command("build", cls=Stage)
 @click.argument("onnx", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="[default: ONNX with .engine]"
-)
+@click.option("-o", "--output", type=OUTPUT, help="[default: ONNX with .engine]")
 @click.option(
     "--flavour",
     type=click.Choice(["auto", "rtx", "tensorrt"]),
@@ -79,11 +79,13 @@ def command(
         capabilities=parse_targets(target) if target is not None else (),
         options=options,
     )
+    plan = output or onnx.with_suffix(".engine")
+    require_outputs([plan], [onnx])
     with _feedback(verbose) as (progress, listen):
         artifact = build(
             onnx,
             asked,
-            output or onnx.with_suffix(".engine"),
+            plan,
             flavour=load_flavour(flavour),
             progress=progress,
             listen=listen,

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core.outputs import require_outputs
+from deploy.cli.stage import OUTPUT, Stage
+
 if TYPE_CHECKING:
     from deploy.bundle.collect import Collected
     from deploy.bundle.index import Index
@@ -18,9 +21,9 @@ _PATH = click.Path(path_type=Path)
 _SUFFIX = ".strata.zip"
 
 
-@click.command("bundle")
+@click.command("bundle", cls=Stage)
 @click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("-o", "--output", type=_PATH, help="[default: DIR with its name and .strata.zip]")
+@click.option("-o", "--output", type=OUTPUT, help="[default: DIR with its name and .strata.zip]")
 @click.option("--model", type=_PATH, help="The graph.  [default: DIR's int8, fp16 or optimized]")
 @click.option(
     "--plan",
@@ -59,6 +62,7 @@ def command(
     spec = preprocess_option(preprocess) if preprocess is not None else None
     collected = collect(folder, Request(model, plans, licences, spec))
     path = output or folder / f"{folder.resolve().name}{_SUFFIX}"
+    require_outputs([path], [part for part in collected.parts.values() if isinstance(part, Path)])
     if sign is not None:
         signature.signature_path(path, sign)  # a key that cannot be read, before all the work
     with progress_bar("bundle") as bar:

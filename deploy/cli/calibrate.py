@@ -15,10 +15,12 @@ from calib_data.open import absolute
 from calib_data.preprocess import PRESETS, preprocess_option
 from core.artifacts import sha256_file
 from core.errors import InputError, MissingBackendError
+from core.outputs import require_outputs
 from deploy.cli.data_options import data_options
 from deploy.cli.layer_options import LayerRequest, layer_options
 from deploy.cli.progress import progress_bar
 from deploy.cli.spread_options import ray_option, shard_option
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.cli.warnings import warn_of
 from deploy.images import ImageRequest, open_images
 
@@ -33,12 +35,12 @@ _DATA = f"{_PRESET}:train"
 _DEFAULT_SUITS = (_PRESET, "random:")  # random weights were trained on nothing
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=Stage)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     help="The file to write.  [default: statistics.npz beside MODEL]",
 )
 @data_options(
@@ -88,12 +90,13 @@ def command(
         ) from err
 
     started = time.monotonic()
+    target = output or model.with_name("statistics.npz")
+    require_outputs([target], [model])
     tensors, card = _read_model(model, layers)
     _require_data(model, card)
     images = open_images(request, {model.name: card.preprocess})
     given = preprocess_option(request.preprocess) if request.preprocess else card.preprocess
     data = ImageSet(images.source, images.indices, images.spec, images.origin(given))
-    target = output or model.with_name("statistics.npz")
     partial = target.with_name(f".{target.name}.partial")
     cluster = None if address is None else Cluster(absolute(request.data), address)
     options = CalibrationOptions(threads, shard, partial, cluster)

@@ -20,6 +20,7 @@ from core.errors import (
     UndecidedError,
 )
 from deploy.cli.progress import progress_bar
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.gate.verdict import Drift, Outcome, Verdict
 from deploy.images import ImageRequest
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_OUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Outputs:
     markdown: Path | None
 
 
-@click.command("check")
+@click.command("check", cls=Stage)
 @click.argument("models", metavar="[MODEL...]", nargs=-1)
 @click.option(
     "--baseline",
@@ -81,9 +81,9 @@ class _Outputs:
     multiple=True,
     help="Take this outcome for good.",
 )
-@click.option("--json", "json_path", type=_OUT, help="Write the result; - for stdout.")
-@click.option("--junit", type=_FILE, help="Write JUnit XML to this file.")
-@click.option("--markdown", type=_FILE, help="Write GitHub's Markdown to this file.")
+@click.option("--json", "json_path", type=OUTPUT, help="Write the result; - for stdout.")
+@click.option("--junit", type=OUTPUT, help="Write JUnit XML to this file.")
+@click.option("--markdown", type=OUTPUT, help="Write GitHub's Markdown to this file.")
 def command(path: Path, allow: tuple[str, ...], **said: Any) -> None:
     """Check that models still answer as well as when the baseline was measured.
 

@@ -12,6 +12,7 @@ import click
 from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.comparison.values.verdict import Bounds
 from deploy.images import ImageRequest
 
@@ -44,19 +45,19 @@ def _bounds_by_precision(
     return bounds
 
 
-@click.command("compare")
+@click.command("compare", cls=Stage)
 @click.argument("models", metavar="REFERENCE CANDIDATE...", nargs=-1, required=True)
 @data_options(images=32, batch=8)
 @click.option(
     "--json",
     "json_path",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=OUTPUT,
     help="Write everything to this file; - prints it in place of the table.",
 )
 @click.option(
     "--html",
     "html_path",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     help="Write a page to look at: plots, the worst layers, changed answers; one file.",
 )
 @click.option("--floor-db", type=float, help="Fail when a tensor's inherited SQNR is below.")

@@ -15,6 +15,7 @@ from core.errors import InputError, MissingBackendError
 from deploy.cli.data_options import data_options
 from deploy.cli.progress import progress_bar
 from deploy.cli.spread_options import ray_option, shard_option
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.cli.warnings import warn_of
 from deploy.evaluation.accuracy import Accuracy, NotRun, accuracy_to_json, write_accuracy
 from deploy.evaluation.to_text import accuracy_text, classes_text
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Stage)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @data_options(images=None, batch=64)
 @click.option(
     "--json",
     "json_path",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=OUTPUT,
     help="Write the result to this file; - prints it in place of the table.",
 )
 @click.option(
     "--predictions",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT,
     help="Also write what was answered to each image, an .npz.",
 )
 @shard_option("give --predictions to put them together")

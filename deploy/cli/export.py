@@ -14,6 +14,7 @@ from core.errors import MissingBackendError
 from deploy.cli.model_options import model_options
 from deploy.cli.onnx_facts import check_facts, graph_facts, open_images, prepared, result_text
 from deploy.cli.progress import progress_bar
+from deploy.cli.stage import OUTPUT, Stage
 from exporter.models.config import ModelOptions
 from exporter.models.families import name_of
 
@@ -54,7 +55,7 @@ def _size(
     return int(sides[0]), int(sides[-1])
 
 
-@click.command("export")
+@click.command("export", cls=Stage)
 @model_options(outputs=True)
 @click.option(
     "--weights",
@@ -65,7 +66,7 @@ def _size(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     default="model.onnx",
     show_default=True,
     help="The ONNX file to write.",

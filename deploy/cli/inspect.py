@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from core.errors import InputError
+from deploy.cli.stage import OUTPUT, Stage
 
 if TYPE_CHECKING:
     from deploy.inspect.engine_facts import EngineFacts
@@ -19,10 +20,10 @@ __all__ = ["command"]
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Stage)
 @click.argument("files", metavar="FILE [FILE]", nargs=-1, required=True, type=_PATH)
 @click.option("--batch", type=click.IntRange(min=1), help="Images that an engine's sizes are for.")
-@click.option("--svg", type=_PATH, metavar="SVG", help="Also draw the engine: a picture to open.")
+@click.option("--svg", type=OUTPUT, metavar="SVG", help="Also draw the engine: a picture to open.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(files: tuple[Path, ...], batch: int | None, svg: Path | None, as_json: bool) -> None:
     """Show what is in a model, an engine, or two side by side.

@@ -9,17 +9,18 @@ from pathlib import Path
 import click
 
 from core.artifacts import sha256_file
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.cli.warnings import warn_of
 
 __all__ = ["command"]
 
 
-@click.command("merge")
+@click.command("merge", cls=Stage)
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     default="statistics.npz",
     show_default=True,
     help="The file to write.",

@@ -11,8 +11,10 @@ import click
 
 from core.artifacts import sha256_file
 from core.errors import MissingBackendError
+from core.outputs import require_outputs
 from deploy.cli.onnx_facts import check_facts, graph_facts, open_images, prepared, result_text
 from deploy.cli.progress import progress_bar
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.cli.warnings import shown
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ _IMAGES = 2
 _RANDOM = "random numbers"
 
 
-@click.command("optimize")
+@click.command("optimize", cls=Stage)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     help="The ONNX file to write.  [default: optimized.onnx beside MODEL]",
 )
 @click.option(
@@ -55,11 +57,12 @@ def command(model: Path, output: Path | None, data: str | None, as_json: bool) -
     from exporter.onnx_file import load, save
     from exporter.passes.base import NOTHING
 
+    target = output or model.with_name("optimized.onnx")
+    require_outputs([target], [model])
     before = load(model)
     with progress_bar("passes") as bar:
         after, results = optimize(before, progress=bar)
     checked = _check(before, after, data)
-    target = output or model.with_name("optimized.onnx")
     _set_card(after, model)
     save(after, target)
     passes = [{"pass": r.name, "changed": r.changed, "reason": r.reason} for r in results]

@@ -12,9 +12,11 @@ import click
 
 from core.artifacts import sha256_file
 from core.errors import MissingBackendError
+from core.outputs import require_outputs
 from deploy.calibrated import AUTO, Chosen, TableRequest, choose_table
 from deploy.cli.layer_options import LayerRequest, layer_options
 from deploy.cli.progress import progress_bar
+from deploy.cli.stage import OUTPUT, Stage
 from deploy.cli.warnings import shown
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ __all__ = ["command"]
 _WORST = 3  # tensors that the summary names
 
 
-@click.command("quantize")
+@click.command("quantize", cls=Stage)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     help="The ONNX file to write.  [default: int8.onnx or fp16.onnx beside MODEL]",
 )
 @click.option(
@@ -117,8 +119,9 @@ def command(
             hint="pip install 'strata[export]'",
         ) from err
 
-    graph = load(model)
     target = output or model.with_name(f"{precision}.onnx")
+    require_outputs([target], [model])
+    graph = load(model)
     if print_plan:
         click.echo(str(layers.plan_for(graph)))
         return

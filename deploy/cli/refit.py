@@ -7,15 +7,17 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.stage import OUTPUT, Stage
+
 __all__ = ["command"]
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("refit")
+@click.command("refit", cls=Stage)
 @click.argument("engine", type=_PATH)
 @click.argument("onnx", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="The plan to write.")
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The plan to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the new manifest as JSON.")
 def command(engine: Path, onnx: Path, output: Path, as_json: bool) -> None:
     """Give an engine the weights of an ONNX file.
