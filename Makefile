@@ -22,6 +22,10 @@ DATA      ?= fashion-mnist:train
 TEST      ?= fashion-mnist:test
 endif
 
+# make splits a text at its blanks, and an empty OUT would be the root of the disk.
+$(foreach name,DEPTH WEIGHTS OUT,$(if $(filter-out 1,$(words $($(name)))),$(error $(name)='$($(name))': give one word, without blanks)))
+$(if $(filter-out int8 fp16 fp32,$(or $(PRECISION),none)),$(error PRECISION=$(PRECISION): choose int8, fp16 or fp32))
+
 STRATA  := .venv/bin/strata
 STAMPS  := $(OUT)/.options
 

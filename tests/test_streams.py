@@ -38,7 +38,9 @@ def test_a_closed_stdout_ends_a_command_quietly(arguments):
 def test_a_full_stdout_is_said_in_a_line():
     done = shell(f"{STRATA} doctor > /dev/full")
     assert done.returncode == 8
-    assert done.stderr.startswith("error: the output: cannot be written (No space left on device)")
+    assert done.stderr.startswith(
+        "error: the output, or a temporary file: cannot be written (No space left on device)"
+    )
     assert len(done.stderr.splitlines()) == 2
 
 

@@ -19,8 +19,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def failure_of(err: OSError) -> StrataError | None:
     """Return the failure that a user can mend; None for a bug, which keeps its traceback."""
     if err.errno in _FULL:
+        where = err.filename or "the output, or a temporary file"
         return OutputError(
-            f"{err.filename or 'the output'}: cannot be written ({err.strerror})",
+            f"{where}: cannot be written ({err.strerror})",
             hint="free some space, or send it to another place",
         )
     if err.errno in _PATH and err.filename is not None:
