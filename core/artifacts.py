@@ -23,6 +23,7 @@ from typing import Any
 from core.errors import InputError, OutputError
 
 __all__ = [
+    "parse_json",
     "read_json",
     "regular",
     "require_parent",
@@ -189,6 +190,19 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """Read JSON whose texts can be written again.
+
+    Raises:
+        ValueError: It is none, or holds half of a surrogate pair, which is no character.
+        RecursionError: It is nested too deeply.
+    """
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return value
+
+
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -200,7 +214,7 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         InputError: Missing, unreadable, not JSON, or not an object.
     """
     try:
-        value = json.loads(regular(path, pipe=True).read_text(encoding="utf-8"))
+        value = parse_json(regular(path, pipe=True).read_text(encoding="utf-8"))
     except OSError as err:
         raise InputError(
             f"{path}: cannot be read ({err.strerror})",

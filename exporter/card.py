@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from calib_data.preprocess import PreprocessSpec
+from core.artifacts import parse_json
 from core.errors import InputError
 from exporter.quantization.channel_steps import Steps, steps_from_json, steps_to_json
 
@@ -158,7 +159,7 @@ def _steps(text: str, where: str) -> dict[str, Steps]:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as err:
         raise _broken(where, f"not JSON: {err}") from err
 

@@ -67,6 +67,16 @@ def test_json_that_python_will_not_read_is_no_json(text, tmp_path):
         read_json(path, what="comparison")
 
 
+def test_half_a_character_is_no_json(tmp_path):
+    (tmp_path / "l.json").write_text('{"a": "\\uD800"}')
+    with pytest.raises(InputError, match="not JSON"):
+        read_json(tmp_path / "l.json", what="comparison")
+    for key, text in (("labels", '["\\ud800"]'), ("weights", '{"a": "\\ud800"}')):
+        with pytest.raises(InputError, match="not JSON"):
+            Card.from_metadata({f"strata.{key}": text}, where="m.onnx")
+    assert Card.from_metadata({"strata.labels": '["\\ud83d\\ude00"]'}, where="m").labels == ("😀",)
+
+
 @pytest.mark.parametrize(
     "text", ['{"a": NaN}', '{"a": 1e999}', '{"a": -1e39}', '{"a": 1' + "0" * 400 + "}"]
 )

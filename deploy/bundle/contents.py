@@ -17,11 +17,11 @@ Only ``model.onnx`` is in every bundle.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from calib_data.preprocess import PreprocessSpec
+from core.artifacts import parse_json
 from core.errors import InputError
 from deploy.bundle.reader import Bundle
 from deploy.engines.manifest import Manifest, manifest_from_json
@@ -129,7 +129,7 @@ def _plan(bundle: Bundle, name: str) -> BundledPlan:
 
 def _json(bundle: Bundle, name: str) -> Any:
     try:
-        return json.loads(bundle.read(name).decode("utf-8"))
+        return parse_json(bundle.read(name).decode("utf-8"))
     except (ValueError, RecursionError) as err:
         raise _wrong(bundle, name, f"not JSON: {err}") from err
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from calib_data.preprocess import PRESETS, PreprocessSpec
-from core.artifacts import sha256_file
+from core.artifacts import parse_json, sha256_file
 from core.errors import InputError
 from exporter.imagenet import Official, official_by_file
 from exporter.models.checkpoint import Checkpoint, read_safetensors
@@ -99,7 +98,7 @@ def _agreed(path: Path, held: ResNetConfig, options: ModelOptions) -> ResNetConf
 
 def _json(metadata: Mapping[str, str], key: str, path: Path) -> Any:
     try:
-        return json.loads(metadata.get(key, "null"))
+        return parse_json(metadata.get(key, "null"))
     except (ValueError, RecursionError) as err:
         raise InputError(f"{path}: its {key} is not JSON ({err})", hint=_AGAIN) from err
 
