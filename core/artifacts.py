@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError, OutputError
+from core.json_text import parse_json
 
 __all__ = [
-    "parse_json",
     "read_json",
     "regular",
     "require_parent",
@@ -188,19 +188,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         ValueError: A float is NaN or infinite (a bug in the caller).
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def parse_json(text: str) -> Any:
-    """Read JSON whose texts can be written again.
-
-    Raises:
-        ValueError: It is none, or holds half of a surrogate pair, which is no character.
-        RecursionError: It is nested too deeply.
-    """
-    value = json.loads(text)
-    if "\\ud" in text.lower():
-        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
-    return value
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:

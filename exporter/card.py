@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from calib_data.preprocess import PreprocessSpec
-from core.artifacts import parse_json
 from core.errors import InputError
+from core.json_text import parse_json
 from exporter.quantization.channel_steps import Steps, steps_from_json, steps_to_json
 
 __all__ = ["KEY_PREFIX", "Card"]

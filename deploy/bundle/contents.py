@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from calib_data.preprocess import PreprocessSpec
-from core.artifacts import parse_json
 from core.errors import InputError
+from core.json_text import parse_json
 from deploy.bundle.reader import Bundle
 from deploy.engines.manifest import Manifest, manifest_from_json
 

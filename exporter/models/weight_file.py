@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from calib_data.preprocess import PRESETS, PreprocessSpec
-from core.artifacts import parse_json, sha256_file
+from core.artifacts import sha256_file
 from core.errors import InputError
+from core.json_text import parse_json
 from exporter.imagenet import Official, official_by_file
 from exporter.models.checkpoint import Checkpoint, read_safetensors
 from exporter.models.config import ModelOptions, ResNetConfig
