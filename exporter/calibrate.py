@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from core.progress import Progress, silent
 from exporter.calibration.collector import Collector
 from exporter.calibration.statistics import Statistics
-from exporter.calibration.work import CalibrationOptions, ImageSet, Work, plan_work, share_threads
+from exporter.calibration.tally import Tally
+from exporter.calibration.work import CalibrationOptions, ImageSet, plan_work, share_threads
 from exporter.session import open_session
 
 __all__ = ["calibrate"]
@@ -48,22 +50,19 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     taps = tuple(dict.fromkeys(tensors))
-    work = plan_work(model, data, taps, options)
-    if options.cluster is None:
-        return _count_here(model, data, work, options, progress)
-    from exporter.calibration.ray_cluster import count_on_cluster
+    if options.cluster is not None:
+        from exporter.calibration.ray_cluster import count_on_cluster
 
-    return count_on_cluster(model, data, work, options, progress)
-
-
-def _count_here(
-    model: Path, data: ImageSet, work: Work, options: CalibrationOptions, progress: Progress
-) -> Statistics:
-    workers, threads = share_threads(
-        options.threads or len(os.sched_getaffinity(0)), len(work.left)
-    )
-    taps = tuple(work.start.tensors)
-    session = open_session(model, optimize=True, threads=threads, outputs=taps)
+        work = plan_work(model, data, taps, options)
+        return count_on_cluster(model, data, work, options, progress)
+    cpus = options.threads or len(os.sched_getaffinity(0))
+    workers, threads = share_threads(cpus, -(-len(data.indices) // options.shard[1]))
+    with ThreadPoolExecutor(1, "strata-open") as pool:
+        # ONNX Runtime needs no Python to open a network: the work is planned meanwhile.
+        opening = pool.submit(open_session, model, optimize=True, threads=threads, outputs=taps)
+        work = plan_work(model, data, taps, options)
+        Tally()  # loads the compiled loops
+        session = opening.result()
     collector = Collector(session, data.source, data.preprocess, work.start, workers)
     done, indices = len(work.start.images), [index for _, index in work.left]
     collector.run(indices, options.partial, lambda n: progress(done + n, work.total))

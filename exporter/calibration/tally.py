@@ -109,25 +109,32 @@ class Tally:
 
     def _in_tables(self) -> Histogram:
         # Only where values can have fallen: to read a page is to make the system map it.
-        counts = np.zeros(BUCKETS, np.int64)
+        buckets, counts = [], []
         for start in (0, _SIGN) if self._signs else (0,):
             span = slice(start, start + (self._top >> SHIFT) + 1)
-            counts[span] = self._tables[:, span].sum(axis=0, dtype=np.int64)
-        (buckets,) = np.nonzero(counts)
-        return Histogram(buckets.astype(np.int32), counts[buckets], self._minimum, self._maximum)
+            found = self._tables[:, span].sum(axis=0, dtype=np.int64)
+            at = np.flatnonzero(found)
+            buckets.append((at + start).astype(np.int32))
+            counts.append(found[at])
+        joined = np.concatenate(buckets), np.concatenate(counts)
+        return Histogram(*joined, self._minimum, self._maximum)
 
     def _in_cells(self) -> ChannelCounts:
         if not self._pending or not len(self._bounds):
             return ChannelCounts.empty()
-        signs = self._cells if self._signs else self._cells[:1]
-        (sign, channel, cell) = np.nonzero(signs)
-        where = (channel * 2 + sign) * CELLS + cell
-        order = np.argsort(where)
-        counts = signs[sign, channel, cell].astype(np.int64)
+        where, counts = [], []
+        for sign, cells in enumerate(self._cells[: 2 if self._signs else 1]):
+            at = np.flatnonzero(cells)
+            where.append(at + (at // CELLS + sign) * CELLS)
+            counts.append(cells.reshape(-1)[at])
+        found = np.concatenate(where).astype(np.int32), np.concatenate(counts).astype(np.int64)
+        if self._signs:
+            order = np.argsort(found[0])
+            found = found[0][order], found[1][order]
         signed, largest, smallest = self._bounds.T
         high = np.where(signed >> 31, smallest, signed).astype(np.uint32).view(np.float32)
         low = np.where(largest >> 31, largest, smallest).astype(np.uint32).view(np.float32)
-        return ChannelCounts(where[order].astype(np.int32), counts[order], low + 0, high + 0)
+        return ChannelCounts(*found, low + 0, high + 0)
 
     def _fold(self) -> None:
         """Empty the tables before a count could overflow."""
