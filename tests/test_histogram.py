@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from core.errors import MissingBackendError
 from exporter.calibration import tally
-from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, bucket_edges
+from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, bucket_edges, every_of
 from exporter.calibration.tally import Tally
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -63,6 +63,46 @@ def test_a_million_values_of_all_magnitudes():
     assert np.array_equal(expected[h.buckets], h.counts)
     assert h.count == x.size
     assert h.amax == float(np.abs(x).max())
+
+
+def test_of_a_large_image_a_part_is_counted_that_holds_every_column():
+    """Bounds are of all of it; and what is counted does not depend on the batch."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 64, 60, 60)).astype(np.float32)
+    every = every_of(x[0].size)
+    assert every == 3  # and 3 divides the width
+    turns = [0, 1, 2, 3, 1, 0]
+    whole = Tally()
+    assert whole.add(x, turns)
+    apart = [Tally() for _ in x]
+    for one, image, turn in zip(apart, x, turns, strict=True):
+        assert one.add(image[None], [turn])
+    h = whole.histogram()
+    assert same(h, sum((one.histogram() for one in apart), Histogram.empty()))
+    assert h.count == x.size // every
+    assert (h.minimum, h.maximum) == (float(x.min()), float(x.max()))
+    columns = np.zeros(60, int)
+    for column in range(60):
+        only = np.zeros_like(x[:1])
+        only[..., column] = 1.0
+        tally = Tally()
+        tally.add(only, [0])
+        columns[column] = tally.histogram().magnitudes()[1][-1]
+    assert columns.min() > 0.9 * columns.mean()
+    quantiles = [0.5, 0.9, 0.99, 0.999]
+    magnitudes, counts = h.magnitudes()
+    reached = np.cumsum(counts) / counts.sum()
+    found = bucket_edges(magnitudes[np.searchsorted(reached, quantiles)])[0]
+    np.testing.assert_allclose(found, np.quantile(np.abs(x), quantiles), rtol=0.01)
+
+
+def test_a_value_that_is_not_finite_is_seen_wherever_it_is():
+    x = np.zeros((1, 64, 60, 60), np.float32)
+    for at in range(3):
+        x[0, 7, 3, at] = np.nan
+        assert not Tally().add(x, [0])
+        x[0, 7, 3, at] = 0.0
+    assert Tally().add(x, [0])
 
 
 @pytest.mark.parametrize(

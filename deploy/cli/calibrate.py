@@ -118,6 +118,7 @@ def _read_model(model: Path, layers: LayerRequest) -> tuple[list[str], Card]:
     """Return the tensors to count, and what the model says of itself."""
     from exporter.onnx_file import card_of, load
 
+    gc.freeze()  # the libraries are no garbage: below, only the graph is looked at
     graph = load(model)
     plan = layers.plan_for(graph)
     card = card_of(graph, where=str(model))

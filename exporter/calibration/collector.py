@@ -18,7 +18,8 @@ import numpy.typing as npt
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.errors import CalibrationError, GraphError, StrataError
-from exporter.calibration.channels import turn_of
+from exporter.calibration.channels import ChannelCounts, turn_of
+from exporter.calibration.histogram import Histogram
 from exporter.calibration.image_record import ImageRecord, record_image
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.tally import Tally
@@ -66,16 +67,26 @@ class Collector:
 
     def statistics(self) -> Statistics:
         """Return the sum of what was counted; only while no thread counts."""
-        tensors = {
-            name: reduce(add, (tallies[name].histogram() for tallies in self._tallies), before)
-            for name, before in self._start.tensors.items()
-        }
-        channels = {
-            name: reduce(add, (tallies[name].channels() for tallies in self._tallies), before)
-            for name, before in self._start.channels.items()
-        }
-        images = tuple(sorted((*self._start.images, *self._records)))
-        return replace(self._start, images=images, tensors=tensors, channels=channels)
+        start = self._start
+        with ThreadPoolExecutor(len(self._tallies), "strata-calibrate") as pool:
+            tensors = dict(
+                zip(start.tensors, pool.map(self._histogram, start.tensors), strict=True)
+            )
+            channels = dict(
+                zip(start.channels, pool.map(self._channels, start.channels), strict=True)
+            )
+        images = tuple(sorted((*start.images, *self._records)))
+        return replace(start, images=images, tensors=tensors, channels=channels)
+
+    def _histogram(self, name: str) -> Histogram:
+        """Return the sum of all threads' counts of a tensor."""
+        found = (tallies[name].histogram() for tallies in self._tallies)
+        return reduce(add, found, self._start.tensors[name])
+
+    def _channels(self, name: str) -> ChannelCounts:
+        """Return the same, channel by channel."""
+        found = (tallies[name].channels() for tallies in self._tallies)
+        return reduce(add, found, self._start.channels[name])
 
     def run(
         self, indices: Sequence[int], partial: Path | None, report: Callable[[int], None]

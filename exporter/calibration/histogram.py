@@ -10,6 +10,9 @@ or sharding, which sums of floats are not.
 
 Buckets 0 … 65535 hold positive values, ascending; 65536 … 131071 negative ones, by their
 magnitude. The last exponent is Inf and NaN.
+
+Of a large activation not every value is counted (:func:`every_of`): neighbours in an image are
+alike, and a hundred images still make millions. Its bounds are of all values.
 """
 
 from __future__ import annotations
@@ -20,14 +23,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BUCKETS", "SHIFT", "Histogram", "bucket_edges"]
+__all__ = ["BUCKETS", "SHIFT", "Histogram", "bucket_edges", "every_of"]
 
 SHIFT = 15
 BUCKETS = 1 << (32 - SHIFT)
 _SIGN = BUCKETS // 2
 _NONFINITE = 0xFF << (23 - SHIFT)  # first bucket of Inf and NaN, among the positive ones
 
+_ENOUGH = 1 << 16  # values of one image
+_STRIDES = (1, 3, 5, 11, 17, 31, 61, 127, 257)
+
 _Floats = npt.NDArray[np.float64]
+
+
+def every_of(size: int) -> int:
+    """Return n where every n-th value is counted, of an image with so many."""
+    return max(stride for stride in _STRIDES if stride * _ENOUGH <= max(size, _ENOUGH))
 
 
 def bucket_edges(magnitude: npt.NDArray[np.integer]) -> tuple[_Floats, _Floats]:
@@ -51,7 +62,7 @@ class Histogram:
 
     Attributes:
         buckets: The buckets that hold anything, ascending, (K,) int32.
-        counts: How many values each holds, (K,) int64, > 0.
+        counts: How many values were counted in each, (K,) int64, > 0.
         minimum: Exact smallest value; +inf when there are none.
         maximum: Exact largest value; −inf when there are none.
     """
@@ -81,7 +92,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Number of values."""
+        """Number of values that were counted."""
         return int(self.counts.sum())
 
     @property

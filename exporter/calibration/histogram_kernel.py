@@ -42,9 +42,9 @@ def tally(
     shift: int,
     channels: _Words,
     bounds: _Words,
-    sampled: tuple[int, int, npt.NDArray[np.int64]],
+    sampled: tuple[int, int, int, npt.NDArray[np.int64]],
 ) -> tuple[int, int, int]:
-    """Add 1 to bucket ``word >> shift`` for each word, and bound the words.
+    """Add 1 to bucket ``word >> shift`` for words, and bound all words.
 
     Args:
         words: Bits of the values, (N, C, P) uint32, not empty, contiguous.
@@ -55,42 +55,51 @@ def tally(
             for no such counts.
         bounds: Of each channel the largest word as a signed integer, and the largest and
             the smallest as an unsigned one, (C, 3) uint32, kept up to date in place.
-        sampled: What is counted in ``channels``: every stride-th value of every spread-th
-            channel, beginning with the channel that the third part, (N,), says of each image.
+        sampled: (every, stride, spread, turns). Counted in ``tables`` is every every-th value;
+            in ``channels`` every stride-th value of every spread-th channel, beginning with
+            the channel that turns, (N,), says of each image.
 
     Returns:
         Largest word as a signed integer, largest and smallest as an unsigned one.
     """
-    stride, spread, turns = sampled
-    counted = (np.int64(stride), np.int64(spread), turns)
+    every, stride, spread, turns = sampled
+    counted = (np.int64(every), np.int64(stride), np.int64(spread), turns)
     signed, largest, smallest = _tally(words, tables, np.uint32(shift), channels, bounds, counted)
     return int(signed), int(largest), int(smallest)
 
 
 @_jit
 def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, sampled: Any) -> Any:
-    stride, spread, turns = sampled
+    every, stride, spread, turns = sampled
     signed, largest, smallest = numba.int32(words[0, 0, 0]), words[0, 0, 0], words[0, 0, 0]
-    apart = channels.shape[1] > 0
-    images, every, size = words.shape
-    flat = words.reshape(images * every * size)
+    images, width, size = words.shape
+    flat = words.reshape(images * width * size)
     together = max(1, _CHUNK // size)  # small planes are counted some at a time
     for image in range(images):
-        for first in range(0, every, together):
-            last = min(first + together, every)
+        # No division for each channel, whose plane may be small.
+        apart = channels.shape[1] > 0
+        due = (spread - turns[image] % spread) % spread if apart else width
+        for first in range(0, width, together):
+            start = (image * width + first) * size
+            last = min(first + together, width)
             for channel in range(first, last):
                 plane = words[image, channel]
                 top, most, least = _bounds(plane)
                 signed, largest = max(signed, top), max(largest, most)
                 smallest = min(smallest, least)
                 if apart:
-                    bound = bounds[channel]
-                    bound[0] = numba.uint32(max(numba.int32(bound[0]), top))
-                    bound[1], bound[2] = max(bound[1], most), min(bound[2], least)
-                    if (channel + turns[image]) % spread == 0:
-                        _count_cells(plane, channels[0, channel], channels[1, channel], stride)
-            start = image * every * size
-            _count(flat[start + first * size : start + last * size], tables, shift)
+                    bounds[channel, 0] = numba.uint32(max(numba.int32(bounds[channel, 0]), top))
+                    bounds[channel, 1] = max(bounds[channel, 1], most)
+                    bounds[channel, 2] = min(bounds[channel, 2], least)
+                if channel == due:
+                    _count_cells(plane, channels[0, channel], channels[1, channel], stride)
+                    due += spread
+            end = start + (last - first) * size
+            if every == 1:
+                _count(flat[start:end], tables, shift)
+            else:  # another beginning each time, so that no column of an image is left out
+                phase = (first + turns[image]) % every
+                _count(flat[start + phase : end : every], tables, shift)
     return signed, largest, smallest
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from core.errors import MissingBackendError
 from exporter.calibration.channels import CELLS, ChannelCounts, stride_of, turns_of
-from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram
+from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, every_of
 
 __all__ = ["Tally"]
 
@@ -77,10 +77,11 @@ class Tally:
         if len(self._bounds) not in (0, words.shape[1]):
             raise ValueError(f"{words.shape[1]} channels after {len(self._bounds)}")
         plane = words.shape[2]
-        spread = turns_of(plane) if turns else 1
-        turn = np.array([t % spread for t in turns] or [0] * len(words), np.int64)
+        every = every_of(words[0].size) if values.ndim > 2 else 1
+        turn = np.array(turns or [0] * len(words), np.int64)
+        sampled = (every, stride_of(plane), turns_of(plane) if turns else 1, turn)
         signed, largest, smallest = self._kernel(
-            words, self._tables, SHIFT, self._cells, self._bounds, (stride_of(plane), spread, turn)
+            words, self._tables, SHIFT, self._cells, self._bounds, sampled
         )
         self._pending += values.size
         # Bits of positive floats order as the floats do; of negative ones the other way.
