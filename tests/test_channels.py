@@ -179,3 +179,19 @@ def test_all_channels_of_small_planes_are_counted():
     tally.add(x, [0, 1, 2, 3])
     found = tally.channels()
     np.testing.assert_array_equal(np.bincount(found.channel, found.counts, 5), [16] * 5)
+
+
+def test_a_cell_never_overflows():
+    """More equal values of one channel than 16 bits hold, in one array and one by one."""
+    x = np.ones((70_000, 2), np.float32)
+    x[0, 1] = np.inf
+    tally = Tally()
+    assert not tally.add(x)
+    assert tally.channels().counts.tolist() == [70_000, 69_999, 1]
+    assert tally.histogram().count == 140_000
+    tally, plane = Tally(), np.ones((8, 1, 64, 64), np.float32)
+    for _ in range(200):
+        tally.add(plane, [0] * 8)
+    of_image = -(-4096 // stride_of(4096))
+    assert of_image * 8 * 200 > 65_535
+    assert tally.channels().counts.tolist() == [of_image * 8 * 200]

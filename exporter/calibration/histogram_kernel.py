@@ -40,7 +40,7 @@ def tally(
     words: _Words,
     tables: _Words,
     shift: int,
-    channels: _Words,
+    channels: npt.NDArray[np.uint16],
     bounds: _Words,
     sampled: tuple[int, int, int, npt.NDArray[np.int64]],
 ) -> tuple[int, int, int]:
@@ -51,7 +51,7 @@ def tally(
         tables: Counts, (4, buckets) uint32, added to in place; their sum is the histogram.
         shift: How many low bits a bucket does not tell apart.
         channels: Counts of the cells of each channel (:mod:`exporter.calibration.channels`),
-            (2, C, CELLS) uint32, positive values first, added to in place; (2, 0, CELLS)
+            (2, C, CELLS) uint16, positive values first, added to in place; (2, 0, CELLS)
             for no such counts.
         bounds: Of each channel the largest word as a signed integer, and the largest and
             the smallest as an unsigned one, (C, 3) uint32, kept up to date in place.
@@ -130,7 +130,7 @@ def _count(block: Any, tables: Any, shift: Any) -> None:
 
 @_jit
 def _count_cells(plane: Any, positive: Any, negative: Any, stride: Any) -> None:
-    one = numba.uint32(1)
+    one = numba.uint16(1)
     for i in range(0, plane.size, stride):
         word = plane[i]
         cell = numba.int32((word & numba.uint32(0x7FFFFFFF)) >> numba.uint32(COARSE)) - BASE

@@ -20,14 +20,15 @@ _SIGN = BUCKETS // 2
 _INF_BITS = 0x7F800000
 _MAGNITUDE = 0x7FFFFFFF
 _MOST = (1 << 32) - 1  # what one uint32 count holds
-_MOST_CHANNELS = 1 << 16  # 64 MiB of cells; a tensor with more has none
+_MOST_CELL = (1 << 16) - 1  # what one cell of a channel holds: half the memory is half the misses
+_MOST_CHANNELS = 1 << 16  # 32 MiB of cells; a tensor with more has none
 
 
 class Tally:
     """One thread's counts of one tensor: of all of it, and of each channel (axis 1).
 
-    Costs 2 MiB of address space, but memory only where values fall: some 100 KiB, and 1 KiB
-    a channel.
+    Costs 2 MiB of address space, but memory only where values fall: some 100 KiB, and 512
+    bytes a channel.
 
     Raises:
         MissingBackendError: numba is not installed.
@@ -41,11 +42,12 @@ class Tally:
                 f"numba cannot be imported ({err})", hint="pip install 'strata[export]'"
             ) from err
         self._kernel = tally
-        self._tables = _sparse_table(TABLES, BUCKETS)
-        self._cells = np.zeros((2, 0, CELLS), np.uint32)
+        self._tables = _sparse_table(TABLES, BUCKETS, np.uint32)
+        self._cells = np.zeros((2, 0, CELLS), np.uint16)
         self._bounds = np.zeros((0, 3), np.uint32)
         self._channels_known = False
         self._pending = 0  # values in the tables, which could overflow
+        self._in_cell = 0  # at most, in any cell
         self._folded = Histogram.empty()
         self._channels = ChannelCounts.empty()
         self._minimum, self._maximum = math.inf, -math.inf
@@ -69,21 +71,25 @@ class Tally:
         """
         if values.size == 0:
             return True
-        if self._pending + values.size > _MOST:
-            self._fold()
         words = np.ascontiguousarray(values).view(np.uint32).reshape(_planes(values.shape))
         if not self._channels_known:
             self._make_cells(values)
         if len(self._bounds) not in (0, words.shape[1]):
             raise ValueError(f"{words.shape[1]} channels after {len(self._bounds)}")
         plane = words.shape[2]
+        of_image = -(-plane // stride_of(plane)) if len(self._bounds) else 0
+        at_once = _MOST_CELL // max(of_image, 1)
+        if len(words) > at_once:
+            parts = range(0, len(words), at_once)
+            finite = [self.add(values[i : i + at_once], turns[i : i + at_once]) for i in parts]
+            return all(finite)
+        self._make_room(values.size, len(words) * of_image)
         every = every_of(words[0].size) if values.ndim > 2 else 1
         turn = np.array(turns or [0] * len(words), np.int64)
         sampled = (every, stride_of(plane), turns_of(plane) if turns else 1, turn)
         signed, largest, smallest = self._kernel(
             words, self._tables, SHIFT, self._cells, self._bounds, sampled
         )
-        self._pending += values.size
         # Bits of positive floats order as the floats do; of negative ones the other way.
         self._maximum = max(self._maximum, _float(signed if signed >= 0 else smallest))
         self._minimum = min(self._minimum, _float(largest if largest >> 31 else smallest))
@@ -104,7 +110,7 @@ class Tally:
         self._channels_known = True
         channels = values.shape[1] if values.ndim > 1 else 0
         if 0 < channels <= _MOST_CHANNELS:
-            self._cells = _sparse_table(2 * channels, CELLS).reshape(2, channels, CELLS)
+            self._cells = _sparse_table(2 * channels, CELLS, np.uint16).reshape(2, channels, CELLS)
             self._bounds = np.empty((channels, 3), np.uint32)
             self._bounds[:] = (1 << 31, 0, _MOST)
 
@@ -137,12 +143,15 @@ class Tally:
         low = np.where(largest >> 31, largest, smallest).astype(np.uint32).view(np.float32)
         return ChannelCounts(*found, low + 0, high + 0)
 
-    def _fold(self) -> None:
+    def _make_room(self, values: int, in_cell: int) -> None:
         """Empty the tables before a count could overflow."""
-        self._folded, self._channels = self.histogram(), self.channels()
-        self._tables[:] = 0
-        self._cells[:] = 0
-        self._pending = 0
+        if self._pending + values > _MOST or self._in_cell + in_cell > _MOST_CELL:
+            self._folded, self._channels = self.histogram(), self.channels()
+            self._tables[:] = 0
+            self._cells[:] = 0
+            self._pending = self._in_cell = 0
+        self._pending += values
+        self._in_cell += in_cell
 
 
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -152,14 +161,15 @@ def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], math.prod(shape[2:])
 
 
-def _sparse_table(rows: int, columns: int) -> npt.NDArray[np.uint32]:
-    """Return zeros, (rows, columns) uint32, of which only pages written to take memory."""
+def _sparse_table(rows: int, columns: int, kind: type[Any]) -> npt.NDArray[Any]:
+    """Return zeros, (rows, columns), of which only pages written to take memory."""
     # Private, because reading a page of shared memory allocates it.
-    memory = mmap.mmap(-1, rows * columns * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    size = rows * columns * np.dtype(kind).itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         # One value would else bring in 2 MiB where the system prefers huge pages.
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype=np.uint32).reshape(rows, columns)
+    return np.frombuffer(memory, dtype=kind).reshape(rows, columns)
 
 
 def _float(bits: int) -> float:
