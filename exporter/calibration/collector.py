@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +19,18 @@ from core.errors import CalibrationError, GraphError, StrataError
 from exporter.calibration.channels import ChannelCounts, turn_of
 from exporter.calibration.histogram import Histogram
 from exporter.calibration.image_record import ImageRecord, record_image
+from exporter.calibration.queue import Queue
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.tally import Tally
 from exporter.session import Session, TensorInfo
+from exporter.session_memory import trim_heap
 
 __all__ = ["Collector"]
 
-_CHECKPOINT_SECONDS = 30.0
+_CHECKPOINT_SECONDS = 60.0
 
 _Tallies = dict[str, Tally]
+_Sum = TypeVar("_Sum")
 
 
 class Collector:
@@ -69,14 +70,23 @@ class Collector:
         """Return the sum of what was counted; only while no thread counts."""
         start = self._start
         with ThreadPoolExecutor(len(self._tallies), "strata-calibrate") as pool:
-            tensors = dict(
-                zip(start.tensors, pool.map(self._histogram, start.tensors), strict=True)
-            )
-            channels = dict(
-                zip(start.channels, pool.map(self._channels, start.channels), strict=True)
-            )
-        images = tuple(sorted((*start.images, *self._records)))
-        return replace(start, images=images, tensors=tensors, channels=channels)
+            tensors = tuple(pool.map(self._histogram, start.tensors))
+            channels = tuple(pool.map(self._channels, start.channels))
+        return replace(
+            self._so_far(),
+            tensors=dict(zip(start.tensors, tensors, strict=True)),
+            channels=dict(zip(start.channels, channels, strict=True)),
+        )
+
+    def _so_far(self) -> Statistics:
+        """Return the same, whose sums are made when they are asked for, and not kept."""
+        start = self._start
+        return replace(
+            start,
+            images=tuple(sorted((*start.images, *self._records))),
+            tensors=_Sums(tuple(start.tensors), self._histogram),
+            channels=_Sums(tuple(start.channels), self._channels),
+        )
 
     def _histogram(self, name: str) -> Histogram:
         """Return the sum of all threads' counts of a tensor."""
@@ -95,7 +105,7 @@ class Collector:
 
         Args:
             indices: Which images of the source.
-            partial: Where to leave a checkpoint every half minute, and when interrupted.
+            partial: Where to leave a checkpoint every minute, and when interrupted.
             report: Told how many are done.
 
         Raises:
@@ -104,7 +114,7 @@ class Collector:
         # A network whose batch is fixed is fed that many; all others one at a time.
         size = self._input.shape[0]
         step = size if isinstance(size, int) else 1
-        queue = _Queue([indices[i : i + step] for i in range(0, len(indices), step)])
+        queue = Queue([indices[i : i + step] for i in range(0, len(indices), step)])
         jobs = []
         with ThreadPoolExecutor(len(self._tallies), "strata-calibrate") as pool:
             try:
@@ -124,9 +134,10 @@ class Collector:
     def _leave(self, partial: Path | None) -> None:
         """Write a checkpoint, once there is something to carry on from."""
         if partial is not None and self._records:
-            self.statistics().write(partial)
+            self._so_far().write(partial)  # the network is still there: no room for all sums
+            trim_heap()
 
-    def _work(self, tallies: _Tallies, queue: _Queue, report: Callable[[int], None]) -> None:
+    def _work(self, tallies: _Tallies, queue: Queue, report: Callable[[int], None]) -> None:
         """Take images until there are none, or the queue is closed."""
         while (job := queue.take()) is not None:
             position, indices = job
@@ -175,46 +186,21 @@ class Collector:
         )
 
 
-class _Queue:
-    """Hands out images in order, for a while at a time."""
+@dataclass(frozen=True, slots=True)
+class _Sums(Mapping[str, _Sum]):
+    """Name → what ``make`` makes of it, each time it is asked for."""
 
-    def __init__(self, chunks: Iterable[Sequence[int]]) -> None:
-        self.lock = threading.Lock()
-        self._left = list(enumerate(chunks))[::-1]
-        self._deadline = 0.0
-        self._failures: list[tuple[int, StrataError]] = []
+    names: tuple[str, ...]
+    make: Callable[[str], _Sum]
 
-    def open_for(self, seconds: float) -> bool:
-        """Hand out for this long; return whether anything is left."""
-        self._deadline = time.monotonic() + seconds
-        return self.any_left
+    def __getitem__(self, name: str) -> _Sum:
+        return self.make(name)
 
-    @property
-    def any_left(self) -> bool:
-        """Whether there are images that nobody took."""
-        return bool(self._left)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
 
-    def close(self) -> None:
-        """Hand out nothing more."""
-        self._deadline = 0.0
-
-    def take(self) -> tuple[int, Sequence[int]] | None:
-        """Return the next images with their position; None to stop."""
-        with self.lock:
-            if not self._left or time.monotonic() >= self._deadline:
-                return None
-            return self._left.pop()
-
-    def fail(self, position: int, error: StrataError) -> None:
-        """Note a failure, and close."""
-        with self.lock:
-            self._failures.append((position, error))
-            self.close()
-
-    def raise_first(self) -> None:
-        """Raise the failure of the earliest images: the same one however threads raced."""
-        if self._failures:
-            raise min(self._failures, key=lambda failure: failure[0])[1]
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def _image_input(session: Session) -> TensorInfo:

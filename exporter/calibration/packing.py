@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from exporter.calibration.histogram import BUCKETS, Histogram
 __all__ = [
     "CHANNEL_ARRAYS",
     "HISTOGRAM_ARRAYS",
+    "InOrder",
+    "Packed",
     "pack_channels",
     "pack_histograms",
     "rows",
@@ -21,20 +24,64 @@ __all__ = [
     "unpack_histograms",
 ]
 
+_Value = TypeVar("_Value")
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 HISTOGRAM_ARRAYS = ("bounds", "lengths", "buckets", "counts")
 CHANNEL_ARRAYS = ("channels", "channel_bounds", "cell_lengths", "cells", "cell_counts")
 
 
-def pack_histograms(histograms: Sequence[Histogram]) -> Arrays:
-    """Return the arrays named in ``HISTOGRAM_ARRAYS``."""
-    return {
-        "bounds": rows((h.minimum, h.maximum) for h in histograms),
-        "lengths": np.array([len(h.buckets) for h in histograms], np.int64),
-        "buckets": _joined([h.buckets for h in histograms], np.int32),
-        "counts": _joined([h.counts for h in histograms], np.int64),
-    }
+@dataclass(frozen=True, slots=True)
+class InOrder(Generic[_Value]):
+    """Values of a mapping by these names; each is asked for when it is its turn."""
+
+    values: Mapping[str, _Value]
+    names: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[_Value]:
+        """Begin anew."""
+        return (self.values[name] for name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An array that is written part by part: it may be large.
+
+    Attributes:
+        name: Of the array.
+        kind: Of its values.
+        size: How many there are.
+        parts: What it is made of, one behind the other, each made when it is its turn.
+        columns: Of a table; 0 for a list.
+    """
+
+    name: str
+    kind: type[np.generic]
+    size: int
+    parts: Iterable[npt.NDArray[Any]]
+    columns: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the array is written."""
+        return (self.size // self.columns, self.columns) if self.columns else (self.size,)
+
+    @classmethod
+    def whole(cls, name: str, array: npt.NDArray[Any]) -> Packed:
+        """Return an array that is there, of one dimension or two."""
+        columns = array.shape[1] if array.ndim > 1 else 0
+        return cls(name, array.dtype.type, array.size, (array,), columns)
+
+
+def pack_histograms(histograms: Iterable[Histogram]) -> Iterator[Packed]:
+    """Yield the arrays named in ``HISTOGRAM_ARRAYS``; gone through as channels are, below."""
+    found = [(len(h.buckets), (h.minimum, h.maximum)) for h in histograms]
+    lengths = [length for length, _ in found]
+    yield Packed.whole("bounds", rows(bounds for _, bounds in found))
+    yield Packed.whole("lengths", np.array(lengths, np.int64))
+    yield Packed("buckets", np.int32, sum(lengths), (h.buckets for h in histograms))
+    yield Packed("counts", np.int64, sum(lengths), (h.counts for h in histograms))
 
 
 def unpack_histograms(arrays: Arrays) -> list[Histogram]:
@@ -47,17 +94,26 @@ def unpack_histograms(arrays: Arrays) -> list[Histogram]:
     ]
 
 
-def pack_channels(channels: Sequence[ChannelCounts]) -> Arrays:
-    """Return the arrays named in ``CHANNEL_ARRAYS``."""
-    low = _joined([c.low for c in channels], np.float32)
-    high = _joined([c.high for c in channels], np.float32)
-    return {
-        "channels": np.array([len(c) for c in channels], np.int64),
-        "channel_bounds": np.stack([low, high], axis=1),
-        "cell_lengths": np.array([len(c.cells) for c in channels], np.int64),
-        "cells": _joined([c.cells for c in channels], np.int32),
-        "cell_counts": _narrow(_joined([c.counts for c in channels], np.int64)),
-    }
+def pack_channels(channels: Iterable[ChannelCounts]) -> Iterator[Packed]:
+    """Yield the arrays named in ``CHANNEL_ARRAYS``.
+
+    Args:
+        channels: Gone through three times; what makes its items anew each time needs the
+            memory of one.
+    """
+    width, length, bounds, most = [], [], [np.empty((0, 2), np.float32)], 0
+    for c in channels:
+        width.append(len(c))
+        length.append(len(c.cells))
+        bounds.append(np.stack([c.low, c.high], axis=1))
+        most = max(most, int(c.counts.max(initial=0)))
+    yield Packed.whole("channels", np.array(width, np.int64))
+    yield Packed.whole("channel_bounds", np.concatenate(bounds))
+    yield Packed.whole("cell_lengths", np.array(length, np.int64))
+    yield Packed("cells", np.int32, sum(length), (c.cells for c in channels))
+    # In half the room, where all of them fit.
+    kind = np.uint32 if most < 1 << 32 else np.int64
+    yield Packed("cell_counts", kind, sum(length), (c.counts for c in channels))
 
 
 def unpack_channels(arrays: Arrays) -> list[ChannelCounts]:
@@ -92,12 +148,3 @@ def _parts(
         raise ValueError(f"its {keys} hold an impossible one, or a count below 1")
     ends = np.cumsum(long)[:-1]
     return np.split(key, ends), np.split(count, ends)
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *arrays])
-
-
-def _narrow(counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Return counts in half the room, where all of them fit."""
-    return counts.astype(np.uint32) if counts.max(initial=0) < 1 << 32 else counts

@@ -17,15 +17,15 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.artifacts import regular, write_bytes
+from core.artifacts import regular, write_whole
 from core.errors import InputError
 from core.stored_arrays import read_array, read_stored
 from exporter.calibration.channels import ChannelCounts
@@ -34,6 +34,8 @@ from exporter.calibration.image_record import ImageRecord, Origin
 from exporter.calibration.packing import (
     CHANNEL_ARRAYS,
     HISTOGRAM_ARRAYS,
+    InOrder,
+    Packed,
     pack_channels,
     pack_histograms,
     rows,
@@ -79,6 +81,20 @@ class Statistics:
 
     def to_bytes(self) -> bytes:
         """Return the file's content; equal statistics give equal bytes."""
+        memory = io.BytesIO()
+        self._write_to(memory)
+        return memory.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        with write_whole(path) as temporary, temporary.open("wb") as file:
+            self._write_to(file)
+
+    def _write_to(self, file: IO[bytes]) -> None:
         header = {
             "kind": _KIND,
             "version": _VERSION,
@@ -90,36 +106,28 @@ class Statistics:
             "shift": SHIFT,
             "tensors": list(self.tensors),
         }
-        digests = b"".join(bytes.fromhex(image.digest) for image in self.images)
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "image_digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
-            "image_means": rows(image.mean for image in self.images),
-            "image_stds": rows(image.std for image in self.images),
-            "image_lows": rows(image.low for image in self.images),
-            "image_highs": rows(image.high for image in self.images),
-            "image_roughness": rows((image.roughness,) for image in self.images),
-            **pack_histograms(list(self.tensors.values())),
-        }
-        if self.channels:
-            arrays |= pack_channels([self.channels[name] for name in self.tensors])
-        memory = io.BytesIO()
         # Stored, not compressed: zlib's output differs between its versions.
-        with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             text = json.dumps(header, indent=2, ensure_ascii=False)
             archive.writestr(_entry("header.json"), text)
-            for name, array in arrays.items():
-                entry = io.BytesIO()
-                np.lib.format.write_array(entry, array, version=(1, 0), allow_pickle=False)
-                archive.writestr(_entry(f"{name}.npy"), entry.getvalue())
-        return memory.getvalue()
+            for array in self._arrays():
+                with archive.open(_entry(f"{array.name}.npy"), "w") as entry:
+                    _write_array(entry, array)
 
-    def write(self, path: Path) -> None:
-        """Write the file, whole or not at all.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_bytes(path, self.to_bytes())
+    def _arrays(self) -> Iterator[Packed]:
+        """Yield what is written, one after the other."""
+        images, whole = self.images, Packed.whole
+        digests = b"".join(bytes.fromhex(image.digest) for image in images)
+        yield whole("image_digests", np.frombuffer(digests, np.uint8).reshape(-1, 32))
+        yield whole("image_means", rows(image.mean for image in images))
+        yield whole("image_stds", rows(image.std for image in images))
+        yield whole("image_lows", rows(image.low for image in images))
+        yield whole("image_highs", rows(image.high for image in images))
+        yield whole("image_roughness", rows((image.roughness,) for image in images))
+        names = tuple(self.tensors)
+        yield from pack_histograms(InOrder(self.tensors, names))
+        if self.channels:
+            yield from pack_channels(InOrder(self.channels, names))
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -209,6 +217,15 @@ def _entry(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.create_system = 3
     return info
+
+
+def _write_array(file: IO[bytes], array: Packed) -> None:
+    """Write an array as ``.npy``."""
+    kind = np.dtype(array.kind).str
+    header = {"descr": kind, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for part in array.parts:
+        file.write(part.astype(array.kind).tobytes())
 
 
 def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Statistics:
