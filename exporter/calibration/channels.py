@@ -90,11 +90,12 @@ class ChannelCounts:
             return self if len(self) else other
         if len(self) != len(other):
             raise ValueError(f"{len(self)} and {len(other)} channels")
-        cells, where = np.unique(np.concatenate([self.cells, other.cells]), return_inverse=True)
+        cells = np.union1d(self.cells, other.cells)
         counts = np.zeros(len(cells), np.int64)
-        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
+        for part in (self, other):
+            counts[np.searchsorted(cells, part.cells)] += part.counts
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return ChannelCounts(cells.astype(np.int32), counts, low, high)
+        return ChannelCounts(cells, counts, low, high)
 
     @property
     def amax(self) -> _Floats:

@@ -194,6 +194,7 @@ class _Sums(Mapping[str, _Sum]):
     make: Callable[[str], _Sum]
 
     def __getitem__(self, name: str) -> _Sum:
+        trim_heap()  # of the one before
         return self.make(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -129,19 +129,19 @@ class Tally:
     def _in_cells(self) -> ChannelCounts:
         if not self._pending or not len(self._bounds):
             return ChannelCounts.empty()
-        where, counts = [], []
-        for sign, cells in enumerate(self._cells[: 2 if self._signs else 1]):
-            at = np.flatnonzero(cells)
-            where.append(at + (at // CELLS + sign) * CELLS)
-            counts.append(cells.reshape(-1)[at])
-        found = np.concatenate(where).astype(np.int32), np.concatenate(counts).astype(np.int64)
-        if self._signs:
-            order = np.argsort(found[0])
-            found = found[0][order], found[1][order]
+        if self._signs:  # of each channel the positive cells, then the negative ones
+            cells = self._cells.transpose(1, 0, 2).reshape(-1)
+            where = np.flatnonzero(cells).astype(np.int32)
+            counts = cells[where]
+        else:
+            cells = self._cells[0].reshape(-1)
+            where = np.flatnonzero(cells).astype(np.int32)
+            counts = cells[where]
+            where += where // CELLS * CELLS
         signed, largest, smallest = self._bounds.T
         high = np.where(signed >> 31, smallest, signed).astype(np.uint32).view(np.float32)
         low = np.where(largest >> 31, largest, smallest).astype(np.uint32).view(np.float32)
-        return ChannelCounts(*found, low + 0, high + 0)
+        return ChannelCounts(where, counts.astype(np.int64), low + 0, high + 0)
 
     def _make_room(self, values: int, in_cell: int) -> None:
         """Empty the tables before a count could overflow."""
