@@ -337,7 +337,7 @@ def test_hostile_names_are_escaped_in_the_picture():
 def test_a_hostile_manifest_writes_nothing_but_text(engines, tmp_path):
     path = copied(engines["int8"], tmp_path)
     manifest = read_manifest(path)
-    evil = "\x1b[31m\ud800"
+    evil = "\x1b[31m"
     hostile = replace(
         manifest,
         parents={"onnx": "ab" * 32, evil: "cd" * 32},
@@ -351,6 +351,9 @@ def test_a_hostile_manifest_writes_nothing_but_text(engines, tmp_path):
     assert done.exit_code == 0
     assert "\x1b" not in done.output
     assert strata(path, "--json").exit_code == 0
+    written = manifest_path(path).read_text()
+    manifest_path(path).write_text(written.replace("\\u001b[31m", "\\ud800", 1))  # half a character
+    assert "not JSON" in inspect_engine(path).trouble
 
 
 def test_blocks_become_rows():

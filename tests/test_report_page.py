@@ -324,7 +324,7 @@ def test_an_engine_of_these_models_shows_its_kernels(tmp_path):
     assert "its manifest fits" in page.text
     assert "kernels in the order they run" in page.text
     assert "data:image/svg+xml;base64," in text
-    assert "other.engine is left out: no manifest" in page.text
+    assert "other.engine is left out: it cannot be read (not a TensorRT plan" in page.text
     assert str(tmp_path) not in text
     foreign = Page(html(made, tmp_path)).text
     assert "int8.engine is left out: it was built from another model" in foreign

@@ -51,27 +51,19 @@ class Packed:
     Attributes:
         name: Of the array.
         kind: Of its values.
-        size: How many there are.
+        shape: Of all of it.
         parts: What it is made of, one behind the other, each made when it is its turn.
-        columns: Of a table; 0 for a list.
     """
 
     name: str
     kind: type[np.generic]
-    size: int
+    shape: tuple[int, ...]
     parts: Iterable[npt.NDArray[Any]]
-    columns: int = 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As the array is written."""
-        return (self.size // self.columns, self.columns) if self.columns else (self.size,)
 
     @classmethod
     def whole(cls, name: str, array: npt.NDArray[Any]) -> Packed:
-        """Return an array that is there, of one dimension or two."""
-        columns = array.shape[1] if array.ndim > 1 else 0
-        return cls(name, array.dtype.type, array.size, (array,), columns)
+        """Return an array that is there."""
+        return cls(name, array.dtype.type, array.shape, (array,))
 
 
 def pack_histograms(histograms: Iterable[Histogram]) -> Iterator[Packed]:
@@ -80,8 +72,8 @@ def pack_histograms(histograms: Iterable[Histogram]) -> Iterator[Packed]:
     lengths = [length for length, _ in found]
     yield Packed.whole("bounds", rows(bounds for _, bounds in found))
     yield Packed.whole("lengths", np.array(lengths, np.int64))
-    yield Packed("buckets", np.int32, sum(lengths), (h.buckets for h in histograms))
-    yield Packed("counts", np.int64, sum(lengths), (h.counts for h in histograms))
+    yield Packed("buckets", np.int32, (sum(lengths),), (h.buckets for h in histograms))
+    yield Packed("counts", np.int64, (sum(lengths),), (h.counts for h in histograms))
 
 
 def unpack_histograms(arrays: Arrays) -> list[Histogram]:
@@ -110,10 +102,10 @@ def pack_channels(channels: Iterable[ChannelCounts]) -> Iterator[Packed]:
     yield Packed.whole("channels", np.array(width, np.int64))
     yield Packed.whole("channel_bounds", np.concatenate(bounds))
     yield Packed.whole("cell_lengths", np.array(length, np.int64))
-    yield Packed("cells", np.int32, sum(length), (c.cells for c in channels))
+    yield Packed("cells", np.int32, (sum(length),), (c.cells for c in channels))
     # In half the room, where all of them fit.
     kind = np.uint32 if most < 1 << 32 else np.int64
-    yield Packed("cell_counts", kind, sum(length), (c.counts for c in channels))
+    yield Packed("cell_counts", kind, (sum(length),), (c.counts for c in channels))
 
 
 def unpack_channels(arrays: Arrays) -> list[ChannelCounts]:
