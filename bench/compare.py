@@ -92,7 +92,9 @@ def _polygraphy(course: Course) -> Usage:
     second += ["--load-outputs", str(outputs), "--atol", "1e30"]
     try:
         saved = _done(course, "polygraphy", [*first, "--save-outputs", str(outputs)])
-        return together({"save": saved, "compare": _done(course, "polygraphy", second)})
+        # Tensors that were shifted or scaled go by other names there: its verdict may be a failure.
+        compared = _done(course, "polygraphy", second, verdict="Accuracy Summary")
+        return together({"save": saved, "compare": compared})
     finally:
         for path in (inputs, outputs):
             path.unlink(missing_ok=True)  # a GB of JSON
@@ -105,10 +107,10 @@ def _image_of(model: Path) -> str:
     return str(load(model).graph.input[0].name)
 
 
-def _done(course: Course, name: str, command: Sequence[str]) -> Usage:
+def _done(course: Course, name: str, command: Sequence[str], verdict: str = "") -> Usage:
     log = course.folder / f"{name}.log"
     used = measure(command, log, course.limits)
-    if used.problem:
+    if used.problem and not (verdict and verdict in log.read_text(errors="replace")):
         raise click.ClickException(f"{name}: {used.problem} ({log})")
     return used
 
