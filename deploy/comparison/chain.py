@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from exporter.session import Tensors, give_memory_back
 __all__ = ["Chain"]
 
 _FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
+
+_AT_ONCE = 2  # models that run
 
 _RUNNING = "while running"  # ONNX Runtime's words for a node that fails on what it is fed
 
@@ -64,11 +67,14 @@ class Chain:
         self._walkers: list[Walker] = []
         self._cuts: tuple[str | None, ...] = ()
         self._pool = ThreadPoolExecutor(_FOLDERS, thread_name_prefix="strata-fold")
+        self._runners = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="strata-run")
+        self._under_way: list[Future[None]] = []
         self._done = 0
         self._together = sys.maxsize
 
     def close(self) -> None:
         """Let go of the models; the sums stay."""
+        self._runners.shutdown()
         self._pool.shutdown()
         self._walkers.clear()
         give_memory_back()
@@ -103,7 +109,10 @@ class Chain:
         entries = [dict(entry) for entry in feeds]
         for at in range(len(self._cuts)):
             try:
-                fresh = self._piece(at, entries, batch)
+                try:
+                    fresh = self._piece(at, entries, batch)
+                finally:
+                    self._finish()
             except GraphError as err:
                 if not self._breaks(feeds, str(err)):
                     raise
@@ -156,8 +165,12 @@ class Chain:
         fresh: list[list[str]] = []
         first: Tensors = {}
         r: Tensors = {}
-        for k, walker in enumerate(self._walkers):
-            c = walker.free(at)
+        # Two models run side by side: neither waits for the other's small operators.
+        walkers = iter(self._walkers)
+        runs = deque(self._runners.submit(w.free, at) for w in islice(walkers, _AT_ONCE))
+        for k in range(len(self._walkers)):
+            c = runs.popleft().result()
+            runs.extend(self._runners.submit(w.free, at) for w in islice(walkers, 1))
             self._answer(k, c)
             self._work(_bounds(self.made[k], c))
             if k:
@@ -223,8 +236,15 @@ class Chain:
             check_outputs(r, c, step.seen)
 
     def _work(self, tasks: Iterable[Task]) -> None:
-        for _ in self._pool.map(lambda task: task(), tasks):
-            pass
+        """Have tasks done while the next model runs; no two of a piece add to the same sums."""
+        self._under_way += [self._pool.submit(task) for task in tasks]
+
+    def _finish(self) -> None:
+        """Wait for the tasks under way, and raise what they raised."""
+        tasks, self._under_way = self._under_way, []
+        wait(tasks)
+        for task in tasks:
+            task.result()
 
 
 def _dtypes(r: Tensors, c: Tensors, name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:

@@ -51,10 +51,12 @@ class Holding:
             InputError: It has other channels than factors.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.factors is not None:
-                array = array / self._along(array)
-            # In float32 at least: the difference is not held in float16 by anybody.
-            return array - np.float32(self.shift) if self.shift else array
+            shift = np.float32(self.shift)
+            if self.factors is None:
+                # In float32 at least: the difference is not held in float16 by anybody.
+                return array - shift if self.shift else array
+            result = array / self._along(array)
+            return np.subtract(result, shift, out=result) if self.shift else result
 
     def whole(self, array: Array) -> Array:
         """Return what the network holds as the tensor that it stands for, the same shape.
@@ -63,9 +65,12 @@ class Holding:
             InputError: It has other channels than factors.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.shift:
-                array = array + np.float32(self.shift)
-            return array if self.factors is None else array * self._along(array)
+            if not self.shift:
+                return array if self.factors is None else array * self._along(array)
+            result = array + np.float32(self.shift)
+            if self.factors is not None:
+                np.multiply(result, self._along(array), out=result)
+            return result
 
     def each(self, channels: int) -> Array:
         """Return f of each channel, (channels,) float64; ones where nothing is known.

@@ -7,6 +7,7 @@ not know.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -126,5 +127,8 @@ class Pieces:
             names = {initializer.name for initializer in model.graph.initializer}
             weights = {n: w for n, w in self._graph.weights.items() if n in names}
             shared = Shared(model.SerializeToString(), weights)
-            self._sessions[key] = open_session(shared, alone=False)
+            # Two models run freely at once; fed, one runs beside the sums.
+            cpus = len(os.sched_getaffinity(0))
+            threads = cpus if given else max(1, cpus // 2)
+            self._sessions[key] = open_session(shared, threads=threads, alone=False)
         return self._sessions[key]
