@@ -16,7 +16,8 @@ from calib_data.preprocess import PRESETS, preprocess_option
 from exporter.calibration.histogram import Histogram
 from exporter.calibration.image_record import Origin, record_image
 from exporter.calibration.input_look import FEWEST, look_at_input
-from exporter.calibration.statistics import Statistics, merge, read_statistics
+from exporter.calibration.merging import merge
+from exporter.calibration.statistics import Statistics, read_statistics
 
 IMAGENET, FASHION = PRESETS["imagenet-v1"], PRESETS["fashion-mnist"]
 FILES, PIXELS, INPUTS = Origin("files"), Origin("pixels"), Origin("inputs")

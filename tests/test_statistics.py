@@ -20,7 +20,8 @@ from core.errors import CalibrationError, GraphError, InputError
 from exporter.calibrate import calibrate
 from exporter.calibration import collector
 from exporter.calibration.image_record import Origin
-from exporter.calibration.statistics import merge, read_statistics
+from exporter.calibration.merging import merge
+from exporter.calibration.statistics import read_statistics
 from exporter.calibration.work import CalibrationOptions, ImageSet
 from exporter.session import open_session
 

@@ -33,7 +33,8 @@ def command(parts: tuple[Path, ...], output: Path, as_json: bool) -> None:
     together give the file of one run over all images, byte for byte.
     """
     from exporter.calibration.input_look import look_at_input
-    from exporter.calibration.statistics import merge, read_statistics
+    from exporter.calibration.merging import merge
+    from exporter.calibration.statistics import read_statistics
 
     whole = merge([read_statistics(part) for part in parts], [str(part) for part in parts])
     whole.write(output)

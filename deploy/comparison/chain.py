@@ -20,10 +20,11 @@ import numpy as np
 
 from core.errors import GraphError, InputError
 from deploy.comparison.answers import Answers
+from deploy.comparison.breaks import find_break
 from deploy.comparison.cutting import choose_cuts
 from deploy.comparison.sides.side import Side, Walker, check_outputs
 from deploy.comparison.sums.fold import SideSums
-from deploy.comparison.sums.rows import Seen, layers_of
+from deploy.comparison.sums.rows import layers_of
 from deploy.comparison.sums.step_sums import Batch, StepSums, Task
 from exporter.session import Tensors, give_memory_back
 
@@ -32,8 +33,6 @@ __all__ = ["Chain"]
 _FOLDERS = min(4, os.cpu_count() or 1)  # threads that fold: memory soon bounds them
 
 _AT_ONCE = 2  # models that run
-
-_RUNNING = "while running"  # ONNX Runtime's words for a node that fails on what it is fed
 
 Stop = Callable[[Sequence[Sequence[str]]], bool]  # given what a piece made, for each step
 
@@ -114,7 +113,7 @@ class Chain:
                 finally:
                     self._finish()
             except GraphError as err:
-                if not self._breaks(feeds, str(err)):
+                if not find_break(self.sides, self.steps, feeds, str(err)):
                     raise
                 self.stopped = True
                 return False
@@ -185,33 +184,6 @@ class Chain:
             r = c
         entries[-1] = {end: r[end]} if end in r else {}
         return fresh
-
-    def _breaks(self, feeds: Sequence[Tensors], problem: str) -> bool:
-        """Look for the tensor whose other shape keeps a model from running; note it if found.
-
-        Args:
-            feeds: What the models were fed.
-            problem: What ONNX Runtime said; it names the node that it could not run.
-        """
-        if _RUNNING not in problem:
-            return False
-        shapes = {name: array.shape for feed in feeds for name, array in feed.items()}
-        known = [side.shapes(shapes) for side in self.sides]
-        for step, sides, (r, c) in zip(
-            self.steps, pairwise(self.sides), pairwise(known), strict=True
-        ):
-            for name in sides[0].wiring.makers:
-                if name in step.joined and name in r and r[name] != c.get(name):
-                    step.seen[name] = Seen.apart(r[name], c.get(name, ()))
-                    return True
-        for step, (_, candidate), (r, _) in zip(
-            self.steps, pairwise(self.sides), pairwise(known), strict=True
-        ):
-            for name, maker in candidate.wiring.makers.items():
-                if f"'{maker.node}'" in problem and name in step.joined and name not in step.seen:
-                    step.seen[name] = Seen.apart(r.get(name, ()), ())
-                    return True
-        return False
 
     def _step(self, k: int, at: int, made: tuple[Tensors, Tensors, Tensors], batch: Batch) -> None:
         """Fold what a candidate made freely, and what it makes of the reference's tensors."""

@@ -24,7 +24,8 @@ from calib_data.sources import Source
 from core.artifacts import sha256_file
 from core.progress import Progress
 from exporter.calibration.collector import Collector
-from exporter.calibration.statistics import Statistics, total
+from exporter.calibration.merging import total
+from exporter.calibration.statistics import Statistics
 from exporter.calibration.work import (
     CalibrationOptions,
     Cluster,

@@ -78,7 +78,8 @@ class Pieces:
         end = self._edges[at + 1]
         # As the network holds it: there and back again would move its bits.
         self._entry = {end: made[end]} if end else {}
-        return {name: self._held(name).whole(array) for name, array in made.items()}
+        # One by one: what was converted is let go of.
+        return {name: self._held(name).whole(made.pop(name)) for name in list(made)}
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on tensors of another network, each on its own.
@@ -100,7 +101,7 @@ class Pieces:
         session = self._session(at, feeds, given)
         result = session({info.name: feeds[info.name] for info in session.inputs})
         names = {name: name.removesuffix(OWN) for name in result}
-        return {names[name]: self._held(names[name]).whole(array) for name, array in result.items()}
+        return {own: self._held(own).whole(result.pop(name)) for name, own in names.items()}
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type in which the network holds a tensor that it has made."""
