@@ -13,8 +13,13 @@ import numpy.typing as npt
 
 from deploy.comparison.graphs.layer_facts import LayerFacts, LayerReader
 from deploy.comparison.judging.explain import Reference, expected_noise, explain
-from deploy.comparison.judging.parameters import ParameterFault, parameter_fault
+from deploy.comparison.judging.parameters import (
+    OwnError,
+    ParameterFault,
+    parameter_fault,
+)
 from deploy.comparison.judging.ranges import Ranges
+from deploy.comparison.judging.ranking import behind_its_cause
 from deploy.comparison.judging.structure import StructureFault, structure_faults
 from deploy.comparison.judging.wording import next_step
 from deploy.comparison.sides.side import Side
@@ -104,7 +109,7 @@ class Judge:
                 explained[name] = explain(layer.own, layer.expected)
             first = next(self._faults(layer, explained.get(name), ranges), None)
             if first is not None:
-                blame.append(first)
+                blame.append(behind_its_cause(first, layer.facts, blame))
         ranked = sorted(blame, key=lambda b: -b.excess_db)
         below = self._first_below()
         return Judgement(
@@ -201,8 +206,7 @@ class Judge:
             layer.theirs,
             layer.facts,
             shifted=any(h[t].shift for t in touched for h in holdings if t in h),
-            drift=None if own is None else own.drift,
-            noise=None if own is None else layer.expected,
+            error=None if own is None else OwnError(own.drift, layer.expected, self._step.images),
         )
 
     def _excess(

@@ -17,7 +17,7 @@ from deploy.comparison.graphs.layer_facts import LayerFacts
 from deploy.comparison.graphs.layer_weights import Weights
 from deploy.comparison.values.verdict import Reason
 
-__all__ = ["ParameterFault", "parameter_fault"]
+__all__ = ["OwnError", "ParameterFault", "parameter_fault"]
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +29,22 @@ _SUBNORMAL = 2.0**-24  # the last bit of float16's smallest numbers
 _LAST_BITS = 16.0  # of a float weight, folded in another order
 _MOVED = 1e-3  # of the largest bias
 _DROPPED = 0.5  # how much of a missing bias must show in the error
+_SURE = 4.0  # standard deviations: what rounding does to a few images by chance is less
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnError:
+    """What was measured of a layer that is fed the reference's tensors, and what to expect.
+
+    Attributes:
+        drift: Its mean, (outputs,).
+        noise: Its mean square to expect, (outputs,); None when unknown.
+        images: How many it was measured on.
+    """
+
+    drift: Array
+    noise: Array | None
+    images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +69,7 @@ def parameter_fault(
     candidate: LayerFacts,
     *,
     shifted: bool,
-    drift: Array | None,
-    noise: Array | None,
+    error: OwnError | None,
 ) -> ParameterFault | None:
     """Return how the parameters of a layer differ beyond rounding; None when they agree.
 
@@ -63,8 +78,7 @@ def parameter_fault(
         candidate: The layer that makes it here.
         shifted: Whether a constant was taken off what it reads or makes: its bias makes up
             for that, and is not the reference's.
-        drift: Mean own error, (outputs,); None when not measured.
-        noise: Mean square of the own error to expect, (outputs,); None when unknown.
+        error: Its own error; None when that was not measured.
     """
     ours, theirs = candidate.weights, reference.weights if reference else None
     if reference is None or ours is None or theirs is None:
@@ -76,7 +90,7 @@ def parameter_fault(
     unit = max(_UNITS.get(side.precision, _UNIT_32) for side in (reference, candidate))
     fault = _weights(theirs, ours, unit)
     if fault is None and not shifted:
-        fault = _bias(theirs, ours, drift, noise)
+        fault = _bias(theirs, ours, error)
     return fault
 
 
@@ -109,9 +123,7 @@ def _weights(theirs: Weights, ours: Weights, unit: float) -> ParameterFault | No
     return ParameterFault(Reason.CHANNEL if alone else Reason.WEIGHT, excess, text, channel)
 
 
-def _bias(
-    theirs: Weights, ours: Weights, drift: Array | None, noise: Array | None
-) -> ParameterFault | None:
+def _bias(theirs: Weights, ours: Weights, error: OwnError | None) -> ParameterFault | None:
     """Compare biases; one that was moved to make up for rounding is no fault."""
     zeros = np.zeros(len(ours.values))
     b, a = (zeros if w.bias is None else w.bias.astype(np.float64) for w in (ours, theirs))
@@ -121,12 +133,27 @@ def _bias(
     if not power > 0 or float(np.abs(delta).max()) <= _MOVED * largest:
         return None
     dropped = not b.any()
-    shows = drift is not None and float(drift @ delta) / power > _DROPPED
-    if not (dropped or shows):
+    if not (dropped or (error is not None and _shows(delta, error))):
         return None
     channel = int(np.argmax(np.abs(delta)))
+    noise = None if error is None else error.noise
     expected = float(noise.sum()) if noise is not None else 0.0
     excess = 10.0 * math.log10(power / expected) if expected > 0 else 0.0
     seen = "is missing" if dropped else "is not the reference's"
     text = f"the bias {seen} (channel {channel}: {b[channel]:.4g}, there {a[channel]:.4g})"
     return ParameterFault(Reason.BIAS, max(excess, 0.0), text, channel)
+
+
+def _shows(delta: Array, error: OwnError) -> bool:
+    """Tell whether the outputs moved as far as the bias did, and not by chance.
+
+    A bias that makes up for rounding leaves a mean error of nought over many images; over a few,
+    the mean of what rounding adds is as large as such a bias. An image counts once, and channels
+    as if they erred together: the errors within one image do.
+    """
+    shown = float(error.drift @ delta)
+    if error.noise is None:
+        chance = 0.0
+    else:
+        chance = float(np.abs(delta) @ np.sqrt(error.noise)) / math.sqrt(max(error.images, 1))
+    return shown > max(_DROPPED * float(delta @ delta), _SURE * chance)
