@@ -93,3 +93,14 @@ def test_bins_hold_every_number():
     counts = np.zeros(64, np.int64)
     bin_values(np.array([0.0, 0.5, 1.0, -7.0, 9.0, np.nan], np.float32), 0.0, 1.0, counts)
     assert (counts[0], counts[32], counts[63], counts.sum()) == (2, 1, 2, 5)
+
+
+def test_infinities_of_both_signs_are_told_without_a_warning():
+    """Sums of channels that overflowed up and down have no sum; warnings are errors here."""
+    r = np.zeros((1, 2, 4), np.float32)
+    c = r.copy()
+    c[0, 0, 1], c[0, 1, 2] = np.inf, -np.inf
+    sums = PairSums()
+    sums.add(r, c, np.arange(1))
+    assert sums.nonfinite == 2
+    assert np.isnan(sums.errors().sqnr_db)

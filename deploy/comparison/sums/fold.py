@@ -105,7 +105,7 @@ class PairSums:
 
     def errors(self) -> Errors:
         """Return the errors of the whole tensor."""
-        _, signal, energy, _, noise = (float(total) for total in self.sums.sum(axis=0))
+        signal, energy, noise = (float(total) for total in self.sums[:, [1, 2, 4]].sum(axis=0))
         if self.nonfinite or not self.elements or math.isnan(noise):
             return Errors(math.nan, math.nan, math.nan)
         if noise == 0.0:
