@@ -225,6 +225,15 @@ def test_a_plan_rebuilt_without_its_manifest_is_never_taken(pair, tmp_path):
         verify_plan(engine)
 
 
+def test_a_plan_of_another_version_is_named(pair, tmp_path):
+    engine = copy(pair, tmp_path)
+    data = bytearray(engine.read_bytes())
+    data[24:28] = 1, 9, 0, 1
+    engine.write_bytes(data)
+    with pytest.raises(InputError, match=r"another plan \(by 1\.9\.0\.1, the manifest's is by "):
+        verify_plan(engine)
+
+
 def test_a_longer_plan_is_refused(pair, tmp_path):
     engine = copy(pair, tmp_path)
     engine.write_bytes(engine.read_bytes() + b"\0")

@@ -101,6 +101,25 @@ TEXTS = [
     ("plan", "latest {\n    num_versions: 1", "specific {\n    versions: 2", "names version 2"),
     ("plan", "version_policy", "optimization { execution_accelerators {} }\nversion_policy",
      "execution_accelerators of a plan"),
+    ("plan", "dynamic_batching {", "sequence_batching {}\ndynamic_batching {",
+     "dynamic_batching and sequence_batching"),
+    ("graph", "dynamic_batching {", "ensemble_scheduling {}\ndynamic_batching {",
+     "dynamic_batching and ensemble_scheduling"),
+    ("plan", "microseconds: 500", "microseconds: 18446744073709551616", "18446744073709551616 is "),
+    ("graph", "max_batch_size: 16", "max_batch_size: 2147483648", "2147483648 is more than"),
+    ("plan", "dims: [3, 16, 16]", "dims: [9223372036854775808, 16, 16]", "9223372036854775808 is"),
+    ("plan", "microseconds: 500", "microseconds: 500 priority_levels: 2",
+     "default_priority_level 0 is not 1 to 2"),
+    ("plan", "microseconds: 500",
+     "microseconds: 500 priority_levels: 2 default_priority_level: 3",
+     "default_priority_level 3 is not 1 to 2"),
+    ("plan", "dims: [10]", "dims: [10] reshape { shape: [3] }", "[10] cannot be reshaped to [3]"),
+    ("plan", "dims: [10]", "dims: [5, 2] reshape { shape: [1, 10] }", "has dims [1, 10], but [10]"),
+    ("plan", 'platform: "tensorrt_plan"', 'platform: "tensorrt"', "platform: 'tensorrt' is none"),
+    ("graph", 'platform: "onnxruntime_onnx"', 'platform: "onnxruntime_onnx" backend: "python"',
+     "platform: 'onnxruntime_onnx' is not of backend 'python'"),
+    ("plan", 'platform: "tensorrt_plan"', 'platform: "plan" backend: "tensorrt"',
+     "platform: 'plan' is not of backend 'tensorrt'"),
     ("graph", "KIND_GPU", "KIND_CPU gpus: [0]", "gpus are named for KIND_CPU"),
     ("graph", "kind: KIND_GPU", 'kind: KIND_GPU profile: "0"', "profile '0'"),
     ("graph", 'value: "INT8"', 'value: "int8"', "precision_mode 'int8'"),
@@ -126,6 +145,20 @@ def test_a_wrong_configuration_is_refused(model, old, new, said, models):
 
 def test_free_sizes_are_no_difference(models):
     edit(models / "graph", "dims: [3, 16, 16]", "dims: [3, -1, -1]")
+    assert problems(models / "graph") == []
+
+
+def test_a_reshape_to_what_the_file_takes_is_right(models):
+    edit(models / "plan", "dims: [3, 16, 16]", "dims: [768] reshape { shape: [3, 16, 16] }")
+    edit(models / "plan", "dims: [3, 16, 16]", "dims: [768]")  # that of the warm-up
+    edit(models / "plan", "dims: [3, 16, 16]", "dims: [768]")
+    edit(models / "plan", "dims: [10]", "dims: [-1] reshape { shape: [10] }")
+    assert problems(models / "plan") == []
+
+
+def test_a_platform_and_its_backend_go_together(models):
+    platform = 'platform: "onnxruntime_onnx"'
+    edit(models / "graph", platform, f'{platform} backend: "onnxruntime"')
     assert problems(models / "graph") == []
 
 

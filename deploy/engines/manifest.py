@@ -133,7 +133,7 @@ def read_manifest(engine: Path) -> Manifest:
             f"{engine}: its manifest {path.name} is missing",
             hint="copy both, or build the engine again with strata build",
         )
-    return manifest_from_json(read_json(path, what="engine manifest"), path)
+    return manifest_from_json(read_json(path, what="manifest"), path)
 
 
 def manifest_from_json(value: Mapping[str, Any], path: Path) -> Manifest:
@@ -237,8 +237,10 @@ def verify_plan(engine: Path) -> Manifest:
             f"{engine}: truncated: {size} of {whole} bytes",
             hint="copy it again whole, or build it again",
         )
-    if size != manifest.plan_bytes or header.version not in {None, manifest.version}:
+    if size != manifest.plan_bytes:
         raise _another(engine, f"{size} bytes, the manifest's has {manifest.plan_bytes}")
+    if header.version not in {None, manifest.version}:
+        raise _another(engine, f"by {header.version}, the manifest's is by {manifest.version}")
     digest = sha256_file(engine)
     if digest != manifest.plan_sha256 and engine.name != manifest.plan:
         raise _another(engine, f"the manifest is that of {manifest.plan}")

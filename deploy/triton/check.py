@@ -21,12 +21,13 @@ from deploy.triton.check_schedule import (
     warm_up_problems,
 )
 from deploy.triton.check_tensors import batch_problems, tensor_problems
-from deploy.triton.model_folder import CONFIG, ModelFolder, Problem
+from deploy.triton.model_folder import BACKENDS, CONFIG, ModelFolder, Problem
 from deploy.triton.section import WrongFieldError
 
 __all__ = ["CheckedModel", "check_model", "check_repository"]
 
 _KNOWN = ("tensorrt", "onnxruntime")
+_OTHER_PLATFORMS = ("tensorflow_graphdef", "tensorflow_savedmodel", "pytorch_libtorch", "ensemble")
 _RULES: tuple[Callable[[ModelFolder], Iterator[Problem]], ...] = (
     version_problems,
     file_problems,
@@ -123,6 +124,22 @@ def _name_problems(model: ModelFolder) -> Iterator[Problem]:
             CONFIG,
             f"name: {named!r} is not the folder's",
             f"rename the folder, or write {model.name!r} or nothing",
+        )
+    platform, backend = model.config.text("platform"), model.config.text("backend")
+    known = platform in BACKENDS or backend in BACKENDS.values()
+    if platform and backend and known and BACKENDS.get(platform) != backend:
+        yield Problem(
+            model.name,
+            CONFIG,
+            f"platform: {platform!r} is not of backend {backend!r}",
+            "leave one of them out",
+        )
+    if platform and not backend and platform not in {*BACKENDS, *_OTHER_PLATFORMS}:
+        yield Problem(
+            model.name,
+            CONFIG,
+            f"platform: {platform!r} is none of Triton's",
+            'write platform: "tensorrt_plan" or "onnxruntime_onnx", or name a backend',
         )
     if not model.backend:
         yield Problem(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from deploy.triton.check_tensors import is_number
 from deploy.triton.model_folder import CONFIG, ModelFolder, Problem
-from deploy.triton.section import Section
+from deploy.triton.section import UINT64, Section
 
 __all__ = [
     "accelerator_problems",
@@ -16,12 +16,16 @@ __all__ = [
 ]
 
 _KINDS = {"", "KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL"}
+_SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
 _PRECISIONS = {"FP32", "FP16", "INT8"}
 _DATA = ("zero_data", "random_data", "input_data_file")
 
 
 def batching_problems(model: ModelFolder) -> Iterator[Problem]:
-    """Can the batcher make the batches that it is told to?"""
+    """Is there one scheduler, and can it make the batches that it is told to?"""
+    said = [name for name in _SCHEDULERS if name in model.config]
+    if len(said) > 1:
+        yield _config(model, f"{' and '.join(said)}: Triton takes one", "leave the others out")
     batching = model.config.section("dynamic_batching", "ModelDynamicBatching")
     if batching is None:
         return
@@ -39,8 +43,16 @@ def batching_problems(model: ModelFolder) -> Iterator[Problem]:
                 f"preferred_batch_size {size} is not 1 to {largest}, the max_batch_size",
                 "name sizes that the model takes",
             )
-    if batching.integer("max_queue_delay_microseconds") < 0:
+    if batching.integer("max_queue_delay_microseconds", largest=UINT64) < 0:
         yield _config(model, "max_queue_delay_microseconds is below 0", "write 0 or more")
+    levels = batching.integer("priority_levels", largest=UINT64)
+    usual = batching.integer("default_priority_level", largest=UINT64)
+    if levels and not 1 <= usual <= levels:
+        yield _config(
+            model,
+            f"default_priority_level {usual} is not 1 to {levels}, the priority_levels",
+            "name the level of a request that says none",
+        )
 
 
 def instance_problems(model: ModelFolder) -> Iterator[Problem]:

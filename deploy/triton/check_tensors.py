@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -95,6 +96,14 @@ def _own_problems(model: ModelFolder, what: str, section: Section) -> Iterator[P
         yield _config(
             model, f"{what} {name!r}: dims {list(dims)}", "write sizes, or -1 where it is free"
         )
+    reshape = section.section("reshape")
+    shape = reshape.integers("shape") if reshape is not None else dims
+    if -1 not in (*dims, *shape) and math.prod(dims) != math.prod(shape):
+        yield _config(
+            model,
+            f"{what} {name!r}: dims {list(dims)} cannot be reshaped to {list(shape)}",
+            "name as many values in both",
+        )
 
 
 def _missing(
@@ -128,13 +137,13 @@ def _differences(
             f"{tensor.name!r} is {kind}, but {wanted} in {file.where}",
             f"write {wanted}",
         )
-    dims = section.integers("dims")
+    reshape = section.section("reshape")  # then this is what the file sees
+    dims = reshape.integers("shape") if reshape is not None else section.integers("dims")
     shape = tensor.shape[1:] if largest > 0 else tensor.shape
-    reshaped = "reshape" in section
     fits = len(dims) == len(shape) and all(
         -1 in (said, own) or said == own for said, own in zip(dims, shape, strict=True)
     )
-    if dims and not fits and not reshaped:
+    if (dims or reshape is not None) and not fits:
         behind = " behind the batch" if largest > 0 else ""
         yield _config(
             model,

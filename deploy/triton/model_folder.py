@@ -17,10 +17,10 @@ from deploy.triton.interface import Interface, interface_of_graph, interface_of_
 from deploy.triton.pbtxt import PbtxtError, parse_pbtxt
 from deploy.triton.section import Section, WrongFieldError
 
-__all__ = ["CONFIG", "ModelFile", "ModelFolder", "Problem", "backend_of"]
+__all__ = ["BACKENDS", "CONFIG", "ModelFile", "ModelFolder", "Problem", "backend_of"]
 
 CONFIG = "config.pbtxt"
-_BACKENDS = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
+BACKENDS = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
 _DEFAULT_FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
 
 
@@ -41,7 +41,7 @@ class Problem:
 def backend_of(config: Section) -> str:
     """Return the backend that a configuration names; empty when it names none."""
     platform = config.text("platform")
-    return config.text("backend") or _BACKENDS.get(platform, platform)
+    return config.text("backend") or BACKENDS.get(platform, platform)
 
 
 @dataclass(frozen=True)

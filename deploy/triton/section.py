@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from deploy.triton.pbtxt import Message, Value, Word
 
-__all__ = ["FIELDS", "Section", "WrongFieldError"]
+__all__ = ["FIELDS", "INT32", "UINT64", "Section", "WrongFieldError"]
+
+INT32, _INT64, UINT64 = (1 << 31) - 1, (1 << 63) - 1, (1 << 64) - 1
 
 # What each message of a configuration may hold, as far as it is looked into. A test holds these
 # lists against the protobuf messages of tritonclient.
@@ -82,14 +84,14 @@ class Section:
             raise WrongFieldError(f"{self.at}{name}: is not a name without quotes")
         return value or ""
 
-    def integer(self, name: str, default: int = 0) -> int:
-        """Return a whole number."""
+    def integer(self, name: str, default: int = 0, *, largest: int = INT32) -> int:
+        """Return a whole number that its type can hold."""
         value = self._one(name)
         if value is None:
             return default
         if not isinstance(value, int):
             raise WrongFieldError(f"{self.at}{name}: is not a whole number")
-        return value
+        return self._held(name, value, largest)
 
     def integers(self, name: str) -> tuple[int, ...]:
         """Return a list of whole numbers."""
@@ -97,7 +99,14 @@ class Section:
         found = tuple(value for value in values if isinstance(value, int))
         if len(found) < len(values):
             raise WrongFieldError(f"{self.at}{name}: is not a list of whole numbers")
+        for value in found:
+            self._held(name, value, _INT64)
         return found
+
+    def _held(self, name: str, value: int, largest: int) -> int:
+        if value > largest:
+            raise WrongFieldError(f"{self.at}{name}: {value} is more than Triton holds there")
+        return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of texts."""
