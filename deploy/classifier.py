@@ -122,17 +122,17 @@ class Classifier:
             InputError: An image is missing, broken, or of no size for the network.
             GraphError: The network failed.
         """
-        answers = list(self.stream(as_frames(images), top=top))
+        answers = list(self.stream(images, top=top))
         for answer in answers:
             if answer.error is not None:
                 raise answer.error
         return answers
 
-    def stream(self, frames: Iterable[Frame], *, top: int = 5) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[Image | Frame], *, top: int = 5) -> Iterator[Prediction]:
         """Answer for images as they come, in their order, in flat memory.
 
         Args:
-            frames: Any number of them.
+            images: Any number of them, as :meth:`classify` takes them, or frames.
             top: How many classes to name.
 
         Yields:
@@ -145,7 +145,7 @@ class Classifier:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="strata-run")
         waiting: list[tuple[str, Future[Tensor]]] = []
         try:
-            for chunk in _chunks(frames, self.batch):
+            for chunk in _chunks(as_frames(images), self.batch):
                 ahead = [(frame.name, pool.submit(self._prepare, frame)) for frame in chunk]
                 if self.batch == 1:  # the answer now, not with the next image
                     yield from self._answers(ahead, top)

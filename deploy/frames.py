@@ -37,10 +37,12 @@ class Frame:
     load: Callable[[], Pixels]
 
 
-def as_frames(images: Iterable[Image]) -> Iterator[Frame]:
+def as_frames(images: Iterable[Image | Frame]) -> Iterator[Frame]:
     """Name each of some images: a file by its path, an array by its number from 1."""
     for number, image in enumerate(images, start=1):
-        if isinstance(image, str | Path):
+        if isinstance(image, Frame):
+            yield image
+        elif isinstance(image, str | Path):
             yield _of_file(Path(image))
         else:
             yield _of_array(f"image {number}", image)
@@ -91,6 +93,11 @@ def _of_file(path: Path) -> Frame:
 
 def _of_array(name: str, pixels: Pixels) -> Frame:
     def load() -> Pixels:
+        if not isinstance(pixels, np.ndarray):
+            raise InputError(
+                f"{name}: {type(pixels).__name__}, not an image",
+                hint="give a file's name, or uint8 (height, width, 3) in RGB",
+            )
         if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
             raise InputError(
                 f"{name}: an array of {pixels.dtype} {pixels.shape}, not an image",

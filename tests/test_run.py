@@ -147,6 +147,19 @@ def test_a_folder_without_images_is_said(bundle, tmp_path, photos):
     assert len(lines(done)) == 5
 
 
+def test_a_stream_takes_what_classify_takes(bundle, photos):
+    file = sorted(photos.rglob("*.png"))[0]
+    pixels = np.asarray(Image.open(file).convert("RGB"))
+    images = [file, pixels, str(file), pixels[0], pixels.tolist(), pixels]
+    with open_classifier(bundle, Opening(on="cpu", batch=2)) as model:
+        answers = list(model.stream(images))
+    named = [[ranked.index for ranked in answer.top] for answer in answers]
+    assert named == [named[0], named[0], named[0], [], [], named[0]]
+    assert [a.image for a in answers[3:]] == ["image 4", "image 5", "image 6"]
+    assert "not an image" in str(answers[3].error)
+    assert "image 5: list, not an image" in str(answers[4].error)
+
+
 def test_a_thousand_images_take_no_more_memory_than_fifty(bundle):
     pixels = np.zeros((256, 256, 3), np.uint8)  # 0.2 MB each
     with open_classifier(bundle, Opening(on="cpu")) as model:
