@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -239,3 +241,13 @@ def test_biases_are_corrected_where_that_is_asked_for(folder, tmp_path):
     text = strata("quantize", model, "--statistics", other, "--table", table,
                   "--correct-biases", code=2)  # fmt: skip
     assert "made from other statistics" in text
+
+
+@pytest.mark.parametrize("command", ["calibrate", "quantize"])
+def test_without_onnx_the_library_is_named(command, folder):
+    without = "import sys; sys.modules['onnx'] = None; from deploy.cli import main; main()"
+    arguments = [sys.executable, "-c", without, command, str(folder / "optimized.onnx")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "ing needs a library that is not here" in done.stderr
+    assert "strata[export]" in done.stderr

@@ -80,6 +80,7 @@ def command(
     The default --data serves networks for Fashion-MNIST only; others name theirs.
     """
     try:
+        import exporter.onnx_file  # noqa: F401 - asked for below, and said here when it has no onnx
         from exporter.calibrate import calibrate
         from exporter.calibration.input_look import look_at_input
         from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet
