@@ -9,12 +9,20 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Header", "read_array", "read_header", "read_stored"]
+__all__ = ["DAMAGED", "Header", "read_array", "read_header", "read_stored"]
+
+# What a damaged or foreign file of ours raises, from its archive to the parts that do not fit;
+# what the disk refuses is an OSError and no fault of the file.
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(KeyError, TypeError, ValueError, AttributeError, OverflowError),
+)
 
 Header = tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]
 

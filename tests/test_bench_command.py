@@ -78,14 +78,18 @@ def test_two_models_are_told_apart(folder, tmp_path):
 
 def test_a_model_against_itself_is_as_fast(folder):
     model = folder / "large.onnx"
-    done = bench(model, model, "--batch", "4", "--seconds", "2", "--json", "-")
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert [m["name"] for m in found["models"]] == ["large.onnx #1", "large.onnx #2"]
-    ratio = found["batches"][0]["ratio"]
-    # Whatever else runs on this machine; how near to 1 they are is measured on a quiet one.
-    assert ratio["low"] < 1.25
-    assert ratio["high"] > 0.8
+    seen = []
+    for _ in range(4):  # whatever else runs on this machine: a burst of it is over the next time
+        done = bench(model, model, "--batch", "4", "--seconds", "2", "--json", "-")
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert [m["name"] for m in found["models"]] == ["large.onnx #1", "large.onnx #2"]
+        seen.append(found["batches"][0]["ratio"])
+        # It may be too busy to tell, and not be wrong.
+        even = seen[-1]["low"] < 1.03 and seen[-1]["high"] > 0.97
+        if even and seen[-1]["second_is"] in {"equal", "undecided"}:
+            return
+    pytest.fail(f"a model is faster than itself, every time: {seen}")
 
 
 def test_any_runner_and_what_its_time_means(folder):

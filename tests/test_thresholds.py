@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from core.errors import InputError
 from core.int8 import fake_quant
 from core.metrics import sqnr_db
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.histogram import Histogram, bucket_edges, every_of
 from exporter.calibration.tally import Tally
 from exporter.quantization.thresholds import (
     METHODS,
@@ -139,6 +139,34 @@ def test_merged_parts_give_the_same_choice():
     whole, parts = of(x), of(x[:70_000]) + of(x[70_000:])
     for name in METHODS:
         assert choose_amax(whole, Method(name)) == choose_amax(parts, Method(name))
+
+
+def large_activation() -> np.ndarray:
+    """Smooth images behind a ReLU, (8, 64, 112, 112); their largest value stands alone."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 64, 14, 14)) * np.exp(rng.standard_normal((64, 1, 1)) / 2)
+    x = np.repeat(np.repeat(x, 8, axis=2), 8, axis=3) + rng.standard_normal((8, 64, 112, 112)) / 4
+    x = np.maximum(x, 0).astype(np.float32)
+    x[5, 40, 3, 2] = 2 * x.max()
+    return x
+
+
+@pytest.mark.parametrize("text", [*METHODS, "percentile:99.9", "percentile:100"])
+def test_a_part_of_a_large_activation_gives_the_choice_of_all_of_it(text):
+    x = large_activation()
+    every = every_of(x[0].size)
+    assert every > 1
+    part = Tally()
+    part.add(x, list(range(8)))
+    counted = part.histogram()
+    assert counted.count < x.size / (every - 1)
+    of_part, of_all = (choose_amax(h, Method.parse(text))[0] for h in (counted, of(x.ravel())))
+    assert of_part == pytest.approx(of_all, rel=0.02)
+    if text in {"max", "percentile:100"}:
+        assert of_part == float(x.max())
+        # Were that value counted, this test could not tell the bound from the last bucket.
+        magnitudes, _ = counted.magnitudes()
+        assert bucket_edges(magnitudes)[1][-1] < x.max()
 
 
 @pytest.mark.parametrize("text", ["max", "mse", "entropy", "percentile:99.9", "percentile:100"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from core.artifacts import regular, write_bytes
 from core.errors import InputError
-from core.stored_arrays import read_array, read_stored
+from core.stored_arrays import DAMAGED, read_array, read_stored
 from deploy.evaluation.predictions import (
     ARRAYS,
     ImageTable,
@@ -103,10 +102,7 @@ def read_predictions(path: Path) -> Predictions:
         return _from_parts(header, arrays)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
-    except (
-        *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError),
-        *(TypeError, ValueError, AttributeError, OverflowError),
-    ) as err:
+    except DAMAGED as err:
         raise InputError(
             f"{path}: not a predictions file, or a damaged one ({err})", hint=hint
         ) from err

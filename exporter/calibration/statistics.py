@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy.typing as npt
 
 from core.artifacts import regular, write_whole
 from core.errors import InputError
-from core.stored_arrays import read_array, read_stored
+from core.stored_arrays import DAMAGED, read_array, read_stored
 from exporter.calibration.channels import ChannelCounts
 from exporter.calibration.histogram import SHIFT, Histogram
 from exporter.calibration.image_record import ImageRecord, Origin
@@ -148,10 +147,7 @@ def read_statistics(path: Path) -> Statistics:
         return _from_parts(header, arrays)
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror or err})", hint=hint) from err
-    except (
-        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
-        *(KeyError, TypeError, ValueError, AttributeError, OverflowError),
-    ) as err:
+    except DAMAGED as err:
         raise InputError(
             f"{path}: not a statistics file, or a damaged one ({err})", hint=hint
         ) from err

@@ -148,7 +148,8 @@ def _percentile(values: Magnitudes, method: Method) -> float:
     reached = np.cumsum(values.counts)
     wanted = reached[-1] * (method.percent / 100.0)
     at = int(np.searchsorted(reached, wanted))
-    if at >= reached.size:
+    # All of them are what was seen, not what was counted: of large activations that is a part.
+    if at >= reached.size or method.percent == 100.0:
         return values.amax
     missing = (wanted - (reached[at] - values.counts[at])) / values.counts[at]
     return float(values.low[at] + missing * (values.high[at] - values.low[at]))
