@@ -195,3 +195,10 @@ def test_a_cell_never_overflows():
     of_image = -(-4096 // stride_of(4096))
     assert of_image * 8 * 200 > 65_535
     assert tally.channels().counts.tolist() == [of_image * 8 * 200]
+
+
+def test_counts_beyond_32_bits_are_packed_whole():
+    counts = np.array([1 << 33, 5])
+    found = ChannelCounts(np.int32([3, 4]), counts, np.float32([0.0]), np.float32([1.0]))
+    packed = {p.name: np.concatenate(list(p.parts)).astype(p.kind) for p in pack_channels([found])}
+    assert unpack_channels(packed)[0].counts.tolist() == counts.tolist()
