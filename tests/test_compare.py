@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import onnx
@@ -12,7 +13,10 @@ from tiny_nets import SPEC, resnet, set_weight, weight, with_qdq, write
 
 from core.errors import GraphError, InputError
 from deploy.cli import cli
+from deploy.comparison.chain import Chain
 from deploy.comparison.output.layers_json import read_report
+from deploy.comparison.sides.subjects import open_side
+from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.values.measures import Status
 from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest
@@ -259,6 +263,44 @@ def test_a_broken_floor_is_exit_code_7_and_names_the_first_tensor(pair):
     assert broken.exit_code == 7
     assert "300 dB" in broken.output
     assert "conv1" in broken.output
+
+
+def test_what_fails_while_sums_are_made_ends_the_comparison(pair, monkeypatch):
+    """Sums are made in threads of their own while the next model runs."""
+
+    def fail(*_):
+        raise MemoryError("no room for the sums")
+
+    monkeypatch.setattr(PairSums, "add", fail)
+    with pytest.raises(MemoryError, match="no room for the sums"):
+        compare(*pair, FEW)
+
+
+def test_whether_to_stop_is_asked_once_a_piece_is_summed_up(pair, monkeypatch):
+    whole = PairSums.add
+    made = []
+
+    def slow(self, *arrays):
+        time.sleep(0.05)
+        whole(self, *arrays)
+        made.append(self)
+
+    monkeypatch.setattr(PairSums, "add", slow)
+    sides = [open_side(str(path)) for path in pair]
+    chain = Chain(sides, own=True)
+    asked = []
+
+    def stop(fresh):
+        wanted = {name for names in fresh for name in names}
+        sums = chain.steps[0].inherited
+        asked.append(all(any(sums[name] is done for done in made) for name in wanted))
+        return False
+
+    images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    assert chain.run(np.arange(2), images, stop)
+    chain.close()
+    assert asked
+    assert all(asked)
 
 
 def test_files_that_are_not_there_are_exit_code_2(pair, tmp_path):
