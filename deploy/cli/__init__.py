@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from core.errors import InputError, Interrupted, StrataError
+from deploy.cli.steady_memory import settle_memory
 from deploy.cli.streams import failure_of, flush_streams, forgive_characters
 from deploy.cli.warnings import shown
 
@@ -146,6 +147,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] == ["build"]:
+        settle_memory()
     signal.signal(signal.SIGTERM, _stop)
     gc.set_threshold(_YOUNG, 20, 20)
     forgive_characters()

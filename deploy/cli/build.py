@@ -83,12 +83,7 @@ def command(
     require_outputs([plan], [onnx])
     with _feedback(verbose) as (progress, listen):
         artifact = build(
-            onnx,
-            asked,
-            plan,
-            flavour=load_flavour(flavour),
-            progress=progress,
-            listen=listen,
+            onnx, asked, plan, flavour=load_flavour(flavour), progress=progress, listen=listen
         )
     for warning in artifact.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -4,9 +4,8 @@ Both flavours go one way. The network is strongly typed (its ONNX graph alone sa
 INT8, FP16 or FP32), TF32 is off so that FP32 means FP32, and profiling verbosity is
 DETAILED so that the plan can be inspected.
 
-With one batch size (``--batch 8``) two builds give the same bytes. With a range they give
-the same kernels, but TensorRT-RTX 1.7.1 lays out its arithmetic on the batch size in the
-order of addresses, which the system shuffles; the manifest names the plan by digest.
+Two builds of ``strata build`` give the same bytes: see :mod:`deploy.engines.alone`. Within
+another program a range of batch sizes may come out in another order, with the same kernels.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from core.errors import MissingBackendError
 from core.progress import Progress, silent
+from deploy.engines.alone import Relay, run_alone
 from deploy.engines.build_progress import BuildProgress, deferred_interrupt
 from deploy.engines.builder import Network, compile_plan, parse
 from deploy.engines.debug_tensors import mark_debug_tensors
@@ -94,15 +94,23 @@ def build(
     _refuse_machine(flavour, target)
     refuse_graph(source.graph, str(onnx_path), target.capabilities)
     cache = TimingCache(target.options.timing_cache) if target.options.timing_cache else None
-    log = TensorrtLog(listen)
-    with deferred_interrupt() as stop:
+    relay = Relay(progress, listen)
+    log = TensorrtLog(relay.listen)
+
+    def compiled() -> tuple[Network, memoryview]:
+        nonlocal data
         network = parse(flavour, data, onnx_path, log)
-        del data  # TensorRT has its own copy of the weights by now
+        data = b""  # TensorRT has its own copy of the weights by now
         refuse_other_shapes(source.graph.outputs, network.outputs, str(onnx_path))
         refuse_int8_refit(target.options, network.layers, str(onnx_path))
         if target.options.debug_tensors:
             mark_debug_tensors(network.native, source.graph)
-        plan = compile_plan(network, target, profiles, BuildProgress(progress, stop), cache)
+        watch = BuildProgress(relay.progress, stop)
+        return network, compile_plan(network, target, profiles, watch, cache)
+
+    flavour.config_loader((), (), {})  # Polygraphy is imported here, and not while it builds
+    with deferred_interrupt() as stop:
+        network, plan = run_alone(compiled, relay, stop)
     manifest = _bind(_describe(network, target, profiles, source), plan, output.name)
     if cache is not None:
         manifest = replace(manifest, options={**manifest.options, "timing_cache": cache.origin})
