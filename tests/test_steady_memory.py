@@ -16,17 +16,21 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc a
 
 
 @LINUX
-def test_two_builds_are_equal_in_another_environment_and_however_they_are_watched(tmp_path):
-    onnx.save(resnet50(quantized=True), tmp_path / "net.onnx")
+def test_two_builds_are_equal_elsewhere_in_another_environment_and_however_they_are_watched(
+    tmp_path,
+):
     digests = set()
-    for name, watch, around in (
-        ("a.engine", (), {}),
-        ("a-longer-name-than-that.engine", ("-vv",), {f"MORE_{i}": "x" * i for i in range(90)}),
-        ("c.engine", ("--json",), {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "8"}),
+    for folder, watch, around in (
+        ("a", (), {}),
+        ("a-folder/whose-path-is-longer", ("-vv",), {f"MORE_{i}": "x" * i for i in range(90)}),
+        ("c", ("--json",), {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "8"}),
     ):
-        told = [*STRATA, str(tmp_path / "net.onnx"), "-o", str(tmp_path / name), *watch]
+        source, plan = tmp_path / folder / "net.onnx", tmp_path / folder / "net.engine"
+        source.parent.mkdir(parents=True)
+        onnx.save(resnet50(quantized=True), source)
+        told = [*STRATA, str(source), "-o", str(plan), *watch]
         subprocess.run(told, check=True, capture_output=True, env=os.environ | around)
-        digests.add(sha256_file(tmp_path / name))
+        digests.add(sha256_file(plan))
     assert len(digests) == 1
 
 

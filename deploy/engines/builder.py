@@ -18,6 +18,7 @@ from deploy.engines.profiles import Profiles
 from deploy.engines.target import BuildTarget
 from deploy.engines.timing_cache import TimingCache
 from deploy.networks.facts import bindings, layer_precisions
+from deploy.onnx_files.weight_files import weight_files
 
 __all__ = ["Network", "compile_plan", "parse"]
 
@@ -71,7 +72,9 @@ def parse(flavour: Flavour, data: bytes, path: Path, log: TensorrtLog) -> Networ
         flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         native = builder.create_network(flag)
         parser = trt.OnnxParser(native, flavour.logger)
-        if not parser.parse(data, path=str(path.resolve())):
+        # Said only where it is needed: a plan may differ by how long it is (deploy.engines.alone).
+        beside = {"path": str(path.resolve())} if weight_files(data, path) else {}
+        if not parser.parse(data, **beside):
             faults = [_fault(parser.get_error(i)) for i in range(parser.num_errors)]
             raise parser_failure(str(path), faults, log)
         inputs, outputs = bindings(native)
