@@ -44,6 +44,7 @@ def started(monkeypatch):
     monkeypatch.setattr(steady, "_unshuffle", lambda: calls.append("unshuffled"))
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv("STRATA_SETTLED", raising=False)
     return calls
 
 
@@ -58,6 +59,7 @@ def test_the_same_words_are_started_with_glibc_told(started):
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "STRATA_SETTLED": str(os.getpid()),
     }
     assert environment == dict(os.environ) | changed
 
@@ -69,10 +71,34 @@ def test_what_glibc_was_told_stays(started, monkeypatch):
     assert told == "glibc.malloc.check=3:glibc.malloc.tcache_count=0"
 
 
-def test_it_is_started_once(started, monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
+def test_it_is_started_once_even_where_glibc_is_kept_from_hearing_it(started, monkeypatch):
+    monkeypatch.setenv("STRATA_SETTLED", str(os.getpid()))
     steady.settle_memory()
     assert started == []
+
+
+def test_a_command_that_a_settled_one_starts_is_settled_too(started, monkeypatch):
+    monkeypatch.setenv("STRATA_SETTLED", str(os.getppid()))
+    steady.settle_memory()
+    assert len(started) == 2
+
+
+@LINUX
+def test_the_process_that_is_started_is_not_shuffled_where_that_is_allowed():
+    code = (
+        "import ctypes, os\n"
+        "from deploy.cli.steady_memory import settle_memory\n"
+        "settle_memory()\n"
+        "print(os.environ['STRATA_SETTLED'] == str(os.getpid()))\n"
+        "print(hex(ctypes.CDLL(None).personality(0xFFFFFFFF)))\n"
+        "print(ctypes.CDLL(None).personality(0x0040000) >= 0)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, "build"], check=True, capture_output=True, text=True
+    )
+    settled, kind, allowed = said.stdout.split()
+    assert settled == "True"
+    assert bool(int(kind, 16) & 0x0040000) == (allowed == "True")
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line."""
-    if sys.argv[1:2] == ["build"]:
+    if sys.argv[1:2] == ["build"]:  # before anything is imported that takes memory
         settle_memory()
     signal.signal(signal.SIGTERM, _stop)
     gc.set_threshold(_YOUNG, 20, 20)

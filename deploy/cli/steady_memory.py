@@ -21,6 +21,7 @@ from contextlib import suppress
 
 __all__ = ["settle_memory"]
 
+_STARTED = "STRATA_SETTLED"  # the process that was started anew; it keeps its number
 _VARIABLE = "GLIBC_TUNABLES"
 _APART = "glibc.malloc.tcache_count=0"
 _SETTLED = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -35,12 +36,14 @@ def settle_memory() -> None:
     process is another program that calls this command line. A container may forbid the second
     (Docker's default does): a large network may then come out in another order.
     """
-    told = os.environ.get(_VARIABLE, "")
-    if not sys.platform.startswith("linux") or _APART in told or not _is_command_line():
+    # Not by what glibc was told: a privileged interpreter loses that, and would start for ever.
+    started = os.environ.get(_STARTED) == str(os.getpid())
+    if not sys.platform.startswith("linux") or started or not _is_command_line():
         return
     _unshuffle()
-    settings = f"{told}:{_APART}" if told else _APART
-    environment = os.environ | _SETTLED | {_VARIABLE: settings}
+    told = os.environ.get(_VARIABLE)
+    settings = {_VARIABLE: f"{told}:{_APART}" if told else _APART, _STARTED: str(os.getpid())}
+    environment = os.environ | _SETTLED | settings
     with suppress(OSError):  # no interpreter to start: go on in this one
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 

@@ -6,8 +6,8 @@ one to each), and addresses there follow the order of requests. So TensorRT buil
 that does nothing else: what it reports is noted in few words of the same size each time, and
 told to the caller by the thread that waits, which may draw a bar or print as it likes.
 
-One thing still mixes the heaps: glibc hands a thread what it freed last, whoever asked for it
-first. :mod:`deploy.cli.steady_memory` turns that off for the command line.
+What is settled only when a process starts is settled for the command line by
+:mod:`deploy.cli.steady_memory`; without it the heaps still mix.
 """
 
 from __future__ import annotations
