@@ -15,6 +15,8 @@ from core.errors import GraphError, InputError
 from deploy.cli import cli
 from deploy.comparison.chain import Chain
 from deploy.comparison.output.layers_json import read_report
+from deploy.comparison.part import Part
+from deploy.comparison.run import compare_models
 from deploy.comparison.sides.subjects import open_side
 from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.values.measures import Status
@@ -276,6 +278,35 @@ def test_what_fails_while_sums_are_made_ends_the_comparison(pair, monkeypatch):
         compare(*pair, FEW)
 
 
+def test_a_failure_of_a_later_part_ends_the_comparison(pair, monkeypatch):
+    whole = Part.run
+
+    def run(part, stop=None):
+        if part.number == 2:
+            raise MemoryError("no room for the third")
+        return whole(part, stop)
+
+    monkeypatch.setattr(Part, "run", run)
+    with pytest.raises(MemoryError, match="no room for the third"):
+        compare(*pair, FEW)
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_how_fast_the_parts_run_changes_no_bit(pair, monkeypatch, slow):
+    def run():
+        return compare_models([str(path) for path in (*pair, pair[0])], FEW).rows
+
+    usual, piece = run(), Part._piece
+
+    def delayed(part, at):
+        if part.number % 2 == slow:
+            time.sleep(0.02)
+        return piece(part, at)
+
+    monkeypatch.setattr(Part, "_piece", delayed)
+    assert run() == usual
+
+
 def test_whether_to_stop_is_asked_once_a_piece_is_summed_up(pair, monkeypatch):
     whole = PairSums.add
     made = []
@@ -287,17 +318,19 @@ def test_whether_to_stop_is_asked_once_a_piece_is_summed_up(pair, monkeypatch):
 
     monkeypatch.setattr(PairSums, "add", slow)
     sides = [open_side(str(path)) for path in pair]
-    chain = Chain(sides, own=True)
     asked = []
 
-    def stop(fresh):
+    def stop(models, fresh):
+        assert models.steps is chain.steps
         wanted = {name for names in fresh for name in names}
         sums = chain.steps[0].inherited
         asked.append(all(any(sums[name] is done for done in made) for name in wanted))
         return False
 
+    chain = Chain(sides, own=True, stop=stop)
     images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
-    assert chain.run(np.arange(2), images, stop)
+    assert chain.run(np.arange(2), images)
+    chain.finish()
     chain.close()
     assert asked
     assert all(asked)

@@ -95,10 +95,9 @@ def test_the_pieces_make_what_the_whole_makes(form, cuts):
     wiring = wiring_of(model)
     chosen = wiring.cuts[:cuts]
     pieces = Pieces(graph_of(model), wiring, chosen, wiring.makers, {})
-    pieces.start({"input": IMAGE})
-    made = {}
+    made, entry = {}, {"input": IMAGE}
     for at in range(pieces.count):
-        result = pieces.free(at)
+        result, entry = pieces.free(at, entry)
         assert not made.keys() & result.keys()
         made |= result
     assert made.keys() == wiring.makers.keys()
@@ -113,8 +112,7 @@ def test_fed_with_its_own_tensors_a_network_repeats_itself():
     pieces = Pieces(
         graph_of(model), wiring, ["layer1.0.relu"], ["conv1", "relu", "layer1.1.conv1"], {}
     )
-    pieces.start({"input": IMAGE})
-    assert pieces.free(0).keys() == {"conv1", "relu", "layer1.0.relu"}
+    assert pieces.free(0, {"input": IMAGE})[0].keys() == {"conv1", "relu", "layer1.0.relu"}
     given = {name: expected[name] for name in ("conv1", "relu")}
     fed = pieces.fed(0, {"input": IMAGE}, given)
     assert fed.keys() == given.keys()
@@ -125,8 +123,7 @@ def test_fed_with_its_own_tensors_a_network_repeats_itself():
 def test_a_fed_layer_sees_what_it_is_fed_and_nothing_else():
     model = resnet()
     pieces = Pieces(graph_of(model), wiring_of(model), [], ["conv1", "relu", "layer1.0.conv1"], {})
-    pieces.start({"input": IMAGE})
-    free = pieces.free(0)
+    free, _ = pieces.free(0, {"input": IMAGE})
     given = {name: np.zeros_like(array) for name, array in free.items()}
     given["conv1"] = -np.ones_like(free["conv1"])
     fed = pieces.fed(0, {"input": IMAGE}, given)

@@ -44,8 +44,7 @@ def choose_cuts(
     sizes = {name: 4 * math.prod(shape) // images for name, shape in known.items()}
     kept = merge_cuts(side.wiring, cuts, sizes, _unpacked(sides, side.wiring.makers))
     pieces = weigh_pieces(side.wiring, kept, sizes)
-    fixed = any(side.opaque or isinstance(side.image.shape[0], int) for side in sides)
-    together = sys.maxsize if fixed or not known else max(1, _PIECE_BYTES // max(*pieces, 1))
+    together = max(1, _PIECE_BYTES // max(*pieces, 1)) if known else sys.maxsize
     return kept, together
 
 

@@ -18,7 +18,9 @@ from itertools import pairwise
 from core.progress import Progress, silent
 from deploy.comparison.assemble import keep_histograms, rows_of
 from deploy.comparison.chain import Chain
-from deploy.comparison.judging.judge import Judge
+from deploy.comparison.judging.judge import Judge, Judgement
+from deploy.comparison.part import Models
+from deploy.comparison.second_look import noise_of_codes
 from deploy.comparison.sides.side import check_pair
 from deploy.comparison.sides.subjects import open_side
 from deploy.comparison.values.report import Report
@@ -71,48 +73,72 @@ def compare_models(
         check_pair(reference, candidate)
     specs = {side.where: side.card.preprocess for side in sides}
     images = open_images(request, specs, {side.where: side.card.labels for side in sides})
-    with closing(Chain(sides, own=options.own)) as chain:
-        _run(chain, images, options, progress)
+    stop = _Stop(images, options.bounds) if options.until_first and options.own else None
+    with closing(Chain(sides, own=options.own, stop=stop)) as chain:
+        for indices, batch in images.batches():
+            if not chain.run(indices, batch):
+                break
+            progress(chain.done, len(images))
+        chain.finish()
+        progress(chain.done, len(images))
     return _report(chain, images, options)
-
-
-def _run(chain: Chain, images: Images, options: CompareOptions, progress: Progress) -> None:
-    """Run all models over all images."""
-    stop = _Stop(chain, options.bounds) if options.until_first and options.own else None
-    done = 0
-    for indices, batch in images.batches():
-        if not chain.run(indices, batch, stop):
-            break
-        done += len(batch)
-        progress(done, len(images))
 
 
 class _Stop:
     """Tells whether a step has met a layer at fault; looks at each piece once a batch."""
 
-    def __init__(self, chain: Chain, bounds: Bounds) -> None:
-        self._chain, self._bounds = chain, bounds
+    def __init__(self, images: Images, bounds: Bounds) -> None:
+        self._images, self._bounds = images, bounds
         self._judges: list[Judge] = []
 
-    def __call__(self, fresh: Sequence[Sequence[str]]) -> bool:
+    def __call__(self, models: Models, fresh: Sequence[Sequence[str]]) -> bool:
         """Judge the tensors that the last piece made, a list for each step."""
         if not self._judges:
-            self._judges = _judges(self._chain, self._bounds)
-        found = [j.judge(names).verdict for j, names in zip(self._judges, fresh, strict=True)]
-        return any(verdict.first is not None for verdict in found)
+            self._judges = _judges(models, self._bounds)
+        found = [
+            _judged(models, k, self._judges[k], self._images, names)
+            for k, names in enumerate(fresh)
+        ]
+        return any(judgement.verdict.first is not None for judgement in found)
 
 
-def _judges(chain: Chain, bounds: Bounds) -> list[Judge]:
-    sides = pairwise(chain.sides)
-    return [Judge(pair, step, bounds) for pair, step in zip(sides, chain.steps, strict=True)]
+def _judges(models: Models, bounds: Bounds) -> list[Judge]:
+    pairs = zip(pairwise(models.sides), models.steps, strict=True)
+    return [Judge(pair, step, bounds) for pair, step in pairs]
+
+
+def _judged(
+    models: Models, step: int, judge: Judge, images: Images, names: Sequence[str] | None = None
+) -> Judgement:
+    """Judge a step, and look again at what nothing but its error speaks against.
+
+    Args:
+        models: What ran.
+        step: Which step.
+        judge: Of that step.
+        images: What the models ran over, as far as they came.
+        names: Tensors to judge; None for all.
+    """
+    found = judge.judge(names)
+    if not found.unexplained:
+        return found
+    codes = noise_of_codes(
+        models.sides[step],
+        models.steps[step].quantizers,
+        found.unexplained,
+        models.ends,
+        images,
+        first=len(models.answers.images),
+        together=models.together,
+    )
+    return judge.judge(names, codes)
 
 
 def _report(chain: Chain, images: Images, options: CompareOptions) -> Report:
     """Conclude from the sums."""
-    judged = [
-        Judge(pair, step, options.bounds).judge()
-        for pair, step in zip(pairwise(chain.sides), chain.steps, strict=True)
-    ]
+    models = chain.models
+    judges = _judges(models, options.bounds)
+    judged = [_judged(models, k, judge, images) for k, judge in enumerate(judges)]
     precisions = [judged[0].precisions[0], *(j.precisions[1] for j in judged)]
     rows = rows_of(chain, [j.explained for j in judged], precisions)
     verdicts = tuple(j.verdict for j in judged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,17 @@ class Quantizer:
     def steps(self, channels: int) -> npt.NDArray[np.float64]:
         """Return the real units a code of each channel, (channels,)."""
         return self.scale * self.held.each(channels)
+
+    def rounded(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what the codes of a tensor stand for, in the reference's units.
+
+        Args:
+            array: The tensor, as it is: (n, channels, …).
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            inside = self.held.inside(array)
+            codes = np.clip(np.rint(inside / np.float32(self.scale)), self.low, self.high)
+            return self.held.whole((codes * np.float32(self.back)).astype(array.dtype))
 
     def same_codes(self, other: Quantizer | None) -> bool:
         """Tell whether another quantizer gives the same codes."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,13 +92,16 @@ def _decibels(ratio: float) -> float:
     return 10.0 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
-def expected_noise(facts: LayerFacts, step: StepSums, reference: Reference) -> Array | None:
+def expected_noise(
+    facts: LayerFacts, step: StepSums, reference: Reference, codes: Array | None = None
+) -> Array | None:
     """Return the mean square of the own error to expect, (channels,); None when unknown.
 
     Args:
         facts: Of a layer whose own error was measured.
         step: The sums.
         reference: What the reference makes alike.
+        codes: What the codes of its inputs were seen to do, (channels,); None to compute it.
     """
     if not facts.sources or facts.kind is Kind.UNKNOWN:
         return None
@@ -106,13 +109,15 @@ def expected_noise(facts: LayerFacts, step: StepSums, reference: Reference) -> A
         return None
     own = step.own[facts.tensor]
     inputs = [_Input.of(s, step, reference, facts) for s in facts.sources]
+    if codes is not None:
+        inputs = [replace(i, mean=0.0 * i.mean, variance=0.0 * i.variance) for i in inputs]
     unit = max(_unit(facts.precision), *map(_unit, step.seen[facts.tensor].dtypes))
     made = own.signal / own.elements
     last_bit = unit**2 * (made + _taken_off(facts.tensor, step, len(made)) ** 2)
     noise = _passed(facts, inputs, step, reference, unit)
     if noise is None or len(noise) != len(made):
         return None
-    return np.asarray(noise + last_bit)
+    return np.asarray(noise + last_bit + (0.0 if codes is None else codes))
 
 
 def _passed(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.graphs.layer_facts import LayerFacts, LayerReader
+from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.judging.explain import Reference, expected_noise, explain
 from deploy.comparison.judging.parameters import (
     OwnError,
@@ -33,6 +34,7 @@ __all__ = ["Judge", "Judgement"]
 Array = npt.NDArray[Any]
 
 _HALF_MAX = 65504.0
+_LARGER = (Reason.ERROR, Reason.CHANNEL, Reason.BIAS)  # what an excess alone is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,14 @@ class Judgement:
         verdict: The layers at fault.
         explained: Tensor → its own error against its expectation.
         precisions: Tensor → what the layer computes in, of the reference and the candidate.
+        unexplained: Tensors that are blamed for nothing but an error larger than was computed,
+            and what their layers read: see :mod:`deploy.comparison.second_look`.
     """
 
     verdict: Verdict
     explained: Mapping[str, Explained] = field(default_factory=dict)
     precisions: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
+    unexplained: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,18 +95,24 @@ class Judge:
             structure_faults(graphs[1].model, step.joined) if graphs[1] and not same else {}
         )
 
-    def judge(self, names: Iterable[str] | None = None) -> Judgement:
+    def judge(
+        self, names: Iterable[str] | None = None, codes: Mapping[str, Array] | None = None
+    ) -> Judgement:
         """Judge what the step has summed up so far.
 
         Args:
             names: Tensors to judge, in graph order; None for all.
+            codes: Tensor → mean square, (channels,), of what the codes that its layer reads were
+                seen to do, where somebody looked.
         """
+        codes = codes or {}
+        unexplained: dict[str, tuple[Source, ...]] = {}
         explained: dict[str, Explained] = {}
         precisions: tuple[dict[str, str], dict[str, str]] = {}, {}
         ranges = Ranges.of(self._step)
         blame: list[Blame] = []
         for name in list(self._step.seen) if names is None else names:
-            layer = self._layer(name)
+            layer = self._layer(name, codes.get(name))
             for known, facts in zip(precisions, (layer.theirs, layer.facts), strict=True):
                 if facts is not None:
                     known[name] = facts.precision
@@ -110,22 +121,25 @@ class Judge:
             first = next(self._faults(layer, explained.get(name), ranges), None)
             if first is not None:
                 blame.append(behind_its_cause(first, layer.facts, blame))
+                if first.reason in _LARGER and layer.facts and layer.expected is not None:
+                    unexplained[name] = layer.facts.sources
         ranked = sorted(blame, key=lambda b: -b.excess_db)
         below = self._first_below()
         return Judgement(
             Verdict(blame[0].tensor if blame else None, tuple(ranked), below),
             explained,
             precisions,
+            unexplained,
         )
 
-    def _layer(self, name: str) -> _Layer:
+    def _layer(self, name: str, codes: Array | None) -> _Layer:
         """Read the layer that makes a tensor on both sides."""
         theirs, ours = (reader.layer(name) if reader else None for reader in self._readers)
         own = self._step.own.get(name)
         if own is None or not own.elements:
             return _Layer(name, theirs, ours)
         reference = Reference(self._sides[0].quantizers, theirs)
-        expected = expected_noise(ours, self._step, reference) if ours else None
+        expected = expected_noise(ours, self._step, reference, codes) if ours else None
         return _Layer(name, theirs, ours, own, expected)
 
     def _first_below(self) -> str | None:

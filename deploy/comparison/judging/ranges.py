@@ -23,6 +23,7 @@ _NARROW = 1.55  # times the amax: a best one beyond that is no matter of taste
 _WIDE = 0.6  # likewise; on fewer images than these the largest values may be missing
 _ENOUGH = 32
 _GAIN_DB = 2.0  # that the best amax must gain
+_OUTLIERS = 1e-3  # of the values: one of them hides that half of the codes are never used
 _OTHER = 0.002  # octaves: the last bit of a scale in float16
 
 
@@ -73,7 +74,8 @@ class Ranges:
             return reason, 20.0 * abs(math.log10(amax / told)), text
         # Tensors that move together have one constant, which need not fit the widest of them.
         fit = quantizer.held.shift / (-QMIN * quantizer.scale)
-        if told is None and rounding.one_sided and not rounding.fits and gain >= _GAIN_DB:
+        unfit = told is None and rounding.one_sided and not rounding.fits
+        if unfit and rounding.best(without=_OUTLIERS)[1] >= _GAIN_DB:
             reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
             constant = quantizer.held.shift
             text = f"amax {amax:.4g} does not fit the constant {constant:.4g} it is less of"

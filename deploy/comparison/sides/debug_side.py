@@ -39,7 +39,8 @@ def debug_side(engine: Side, graph: Side, tensors: InnerTensors) -> Side:
     cuts = tuple(name for name in graph.wiring.cuts if name in there)
     wiring = replace(graph.wiring, makers=makers, cuts=cuts)
 
-    def open_pieces(chosen: Sequence[str], outputs: Collection[str]) -> Walker:
+    def open_pieces(chosen: Sequence[str], outputs: Collection[str], runs: int) -> Walker:
+        del runs  # one: it is alone
         return EnginePieces(tensors, wiring, chosen, outputs, graph.holdings)
 
     return replace(
@@ -52,6 +53,7 @@ def debug_side(engine: Side, graph: Side, tensors: InnerTensors) -> Side:
         wiring=wiring,
         open=open_pieces,
         feedable=False,
+        alone=True,
     )
 
 
@@ -81,24 +83,20 @@ class EnginePieces:
             [n for n, m in wiring.makers.items() if first < m.position <= last and n in wanted]
             for first, last in pairwise(edges)
         ]
-        self._feeds: Tensors = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
 
-    def start(self, feeds: Tensors) -> None:
-        """Begin a run on the model's inputs."""
-        self._feeds = feeds
-
-    def free(self, at: int) -> Tensors:
-        """Run the engine; return the tensors of a piece, by name."""
+    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+        """Run the engine; return the tensors of a piece, by name, and the engine's inputs again."""
         names = {self._holdings.get(n, AS_IT_IS).name or n: n for n in self._pieces[at]}
         if not names:
-            return {}
-        made = self._tensors.run(self._feeds, names)
+            return {}, entry
+        made = self._tensors.run(entry, names)
         self._dtypes |= {names[inner]: made[inner].dtype for inner in names}
-        return {
+        whole = {
             name: self._holdings.get(name, AS_IT_IS).whole(made[inner])
             for inner, name in names.items()
         }
+        return whole, entry
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Return nothing: no layer of it can be fed."""

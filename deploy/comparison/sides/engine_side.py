@@ -83,8 +83,9 @@ def _outputs_side(path: Path, manifest: Manifest, model: Model) -> Side:
             for binding in manifest.outputs
         },
         wiring=wire((model.image,), [Step("engine", "Engine", (model.image,), outputs)]),
-        open=lambda cuts, wanted: Whole(model, len(cuts) + 1, wanted),
+        open=lambda cuts, wanted, _: Whole(model, len(cuts) + 1, wanted),
         opaque=True,
+        alone=True,
     )
 
 
@@ -100,20 +101,15 @@ class Whole:
     def __init__(self, model: Model, pieces: int, outputs: Collection[str]) -> None:
         self._model, self._last = model, pieces - 1
         self._outputs = frozenset(outputs)
-        self._feeds: Tensors = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
 
-    def start(self, feeds: Tensors) -> None:
-        """Begin a run on the model's inputs."""
-        self._feeds = feeds
-
-    def free(self, at: int) -> Tensors:
-        """Return nothing, and with the last piece all outputs."""
+    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+        """Return nothing, and with the last piece all outputs; each begins with the inputs."""
         if at < self._last:
-            return {}
-        made = self._model.run(self._feeds)
+            return {}, entry
+        made = self._model.run(entry)
         self._dtypes |= {name: array.dtype for name, array in made.items()}
-        return {name: array for name, array in made.items() if name in self._outputs}
+        return {name: array for name, array in made.items() if name in self._outputs}, {}
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Return nothing: no layer of it can be fed."""

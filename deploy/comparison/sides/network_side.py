@@ -40,7 +40,8 @@ def network_side(path: Path) -> Side:
     cuts = tuple(name for name in side.wiring.cuts if name in there)
     wiring = replace(side.wiring, makers=makers, cuts=cuts)
 
-    def open_pieces(chosen: Sequence[str], outputs: Collection[str]) -> Walker:
+    def open_pieces(chosen: Sequence[str], outputs: Collection[str], runs: int) -> Walker:
+        del runs  # they share one pool of threads
         return NetworkPieces(network, wiring, chosen, outputs, side.holdings)
 
     backend = f"parsed by {network.flavour}, evaluated on the CPU"
@@ -81,21 +82,17 @@ class NetworkPieces:
             for first, last in pairwise(edges)
         ]
         self._ends = (*cuts, None)
-        self._entry: Tensors = {}
         self._makers = {layer.output.name: layer for layer in network.layers}
         self._reads: dict[str, tuple[str, ...]] = {}
 
-    def start(self, feeds: Tensors) -> None:
-        """Begin a free run on the network's inputs."""
-        self._entry = feeds
-
-    def free(self, at: int) -> Tensors:
-        """Run a piece on what its predecessor made; return what it makes, by name."""
+    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+        """Run a piece; return what it makes, by name, and what the next one begins with."""
         names = {self._inner(name): name for name in self._pieces[at]}
-        made = self._network.evaluate(self._entry, list(names))
+        made = self._network.evaluate(entry, list(names))
         end = self._ends[at]
-        self._entry = {self._inner(end): made[self._inner(end)]} if end else {}
-        return {names[inner]: self._held(names[inner]).whole(a) for inner, a in made.items()}
+        following = {self._inner(end): made[self._inner(end)]} if end else {}
+        whole = {names[inner]: self._held(names[inner]).whole(a) for inner, a in made.items()}
+        return whole, following
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on tensors of another network, each on its own.

@@ -38,8 +38,8 @@ def onnx_side(path: Path) -> Side:
     model = graph.model
     wiring = wiring_of(model)
 
-    def open_pieces(cuts: Sequence[str], outputs: Collection[str]) -> Walker:
-        return Pieces(graph, wiring, cuts, outputs, holdings)
+    def open_pieces(cuts: Sequence[str], outputs: Collection[str], runs: int) -> Walker:
+        return Pieces(graph, wiring, cuts, outputs, holdings, runs)
 
     def inferred(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         return tensor_shapes(model, shapes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class Pieces:
         cuts: Where to cut it: some of the wiring's cuts, in order.
         outputs: Tensors to return; the cuts are always returned.
         holdings: How the network holds tensors that it does not hold as they are.
+        runs: How many runs are under way at once; they share the CPUs.
 
     Attributes:
         count: Pieces there are.
@@ -44,6 +46,7 @@ class Pieces:
         cuts: Sequence[str],
         outputs: Collection[str],
         holdings: Holdings,
+        runs: int = 1,
     ) -> None:
         self.count = len(cuts) + 1
         self._graph = graph
@@ -51,7 +54,8 @@ class Pieces:
         self._edges = (None, *cuts, None)
         self._outputs = {*outputs, *cuts}
         self._holdings = holdings
-        self._entry: Tensors = {}
+        self._threads = max(1, len(os.sched_getaffinity(0)) // runs)
+        self._opening = Lock()
         self._sessions: dict[tuple[int, bool], Session] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
 
@@ -59,27 +63,24 @@ class Pieces:
         """Return the cut that piece ``at`` ends with; None for the last piece."""
         return self._edges[at + 1]
 
-    def start(self, feeds: Tensors) -> None:
-        """Begin a free run on the network's inputs."""
-        self._entry = feeds
-
-    def free(self, at: int) -> Tensors:
-        """Run a piece on what its predecessor made, pieces in order.
+    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+        """Run a piece on what its predecessor made.
 
         Args:
             at: Which piece.
+            entry: The network's inputs, or what the piece before returned for this one.
 
         Returns:
-            Those of ``outputs`` that this piece makes, by name.
+            Those of ``outputs`` that this piece makes, by name; and what the next begins with.
         """
-        entry = self._entry
         made = self._session(at, entry, ())(entry)
         self._dtypes |= {name: array.dtype for name, array in (entry | made).items()}
         end = self._edges[at + 1]
         # As the network holds it: there and back again would move its bits.
-        self._entry = {end: made[end]} if end else {}
+        following = {end: made[end]} if end else {}
         # One by one: what was converted is let go of.
-        return {name: self._held(name).whole(made.pop(name)) for name in list(made)}
+        whole = {name: self._held(name).whole(made.pop(name)) for name in list(made)}
+        return whole, following
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on tensors of another network, each on its own.
@@ -115,21 +116,18 @@ class Pieces:
     ) -> Session:
         """Return the session of a piece; the first call opens it, for the types of ``feeds``."""
         key = (at, bool(given))
-        if key not in self._sessions:
-            outputs = given or self._outputs
-            model = piece(
-                self._graph.model,
-                self._wiring,
-                (self._edges[at], self._edges[at + 1]),
-                outputs=outputs,
-                feeds=feeds,
-                given=given,
-            )
-            names = {initializer.name for initializer in model.graph.initializer}
-            weights = {n: w for n, w in self._graph.weights.items() if n in names}
-            shared = Shared(model.SerializeToString(), weights)
-            # Two models run freely at once; fed, one runs beside the sums.
-            cpus = len(os.sched_getaffinity(0))
-            threads = cpus if given else max(1, cpus // 2)
-            self._sessions[key] = open_session(shared, threads=threads, alone=False)
-        return self._sessions[key]
+        with self._opening:
+            if key not in self._sessions:
+                model = piece(
+                    self._graph.model,
+                    self._wiring,
+                    (self._edges[at], self._edges[at + 1]),
+                    outputs=given or self._outputs,
+                    feeds=feeds,
+                    given=given,
+                )
+                names = {initializer.name for initializer in model.graph.initializer}
+                weights = {n: w for n, w in self._graph.weights.items() if n in names}
+                shared = Shared(model.SerializeToString(), weights)
+                self._sessions[key] = open_session(shared, threads=self._threads, alone=False)
+            return self._sessions[key]

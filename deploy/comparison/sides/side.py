@@ -26,13 +26,22 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Walker(Protocol):
-    """A model that runs piece by piece, freely or on another model's tensors."""
+    """A model that runs piece by piece, freely or on another model's tensors.
 
-    def start(self, feeds: Tensors) -> None:
-        """Begin a free run on the model's inputs."""
+    It keeps nothing of a run: where `Side.alone` does not say otherwise, several may be under
+    way at once, each in a thread of its own.
+    """
 
-    def free(self, at: int) -> Tensors:
-        """Run a piece on what its predecessor made; return what it makes, by name."""
+    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+        """Run a piece freely.
+
+        Args:
+            at: Which piece.
+            entry: What it begins with: the model's inputs, or what the piece before returned.
+
+        Returns:
+            What it makes, by name; and what the next piece begins with, as the model holds it.
+        """
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every layer of a piece on another model's tensors; return what they make."""
@@ -52,7 +61,8 @@ class Side:
         image: Its only input.
         outputs: Declared shape of each output, by name.
         wiring: What depends on what in it.
-        open: Opens it: takes the cuts, and the tensors to return.
+        open: Opens it: takes the cuts, the tensors to return, and how many runs will be under
+            way at once.
         quantizers: Of its activations, by tensor.
         holdings: How it holds tensors that it does not hold as they are.
         strided: Tensors of which a layer reads only every so many elements, and how many.
@@ -62,6 +72,7 @@ class Side:
         unpacked: Bytes of the weights that are dequantized to make a tensor.
         opaque: Only its outputs can be seen: it runs whole, and no layer of it can be fed.
         feedable: A layer of it can be fed another model's tensors.
+        alone: It runs one batch at a time, each as large as it is given.
     """
 
     where: str
@@ -70,7 +81,7 @@ class Side:
     image: TensorInfo
     outputs: dict[str, Shape]
     wiring: Wiring
-    open: Callable[[Sequence[str], Collection[str]], Walker]
+    open: Callable[[Sequence[str], Collection[str], int], Walker]
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     holdings: Holdings = field(default_factory=dict)
     strided: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -80,6 +91,7 @@ class Side:
     unpacked: Mapping[str, int] = field(default_factory=dict)
     opaque: bool = False
     feedable: bool = True
+    alone: bool = False
 
     def feed(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Return what this network is fed for some images, float32 (n, 3, h, w).

@@ -31,7 +31,8 @@ def torch_side(text: str) -> Side:
     steps = (Step(m.path, m.op_type, m.reads, (m.made,)) for m in layers.modules)
     wiring = wire((INPUT,), steps)
 
-    def open_pieces(cuts: Sequence[str], outputs: Collection[str]) -> Walker:
+    def open_pieces(cuts: Sequence[str], outputs: Collection[str], runs: int) -> Walker:
+        del runs  # PyTorch shares the CPUs among them by itself
         return TorchPieces(layers, wiring, cuts, outputs)
 
     return Side(
@@ -74,18 +75,12 @@ class TorchPieces:
         self._ends = (*cuts, None)
         edges = [-1, *(wiring.makers[cut].position for cut in cuts), len(layers.modules)]
         self._pieces = [layers.modules[first + 1 : last + 1] for first, last in pairwise(edges)]
-        self._entry: Tensors = {}
 
-    def start(self, feeds: Tensors) -> None:
-        """Begin a free run on the network's inputs."""
-        self._entry = feeds
-
-    def free(self, at: int) -> Tensors:
-        """Run a piece on what its predecessor made; return what it makes, by name."""
-        result = self._run(self._pieces[at], dict(self._entry), {})
+    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+        """Run a piece; return what it makes, by name, and what the next one begins with."""
+        result = self._run(self._pieces[at], dict(entry), {})
         end = self._ends[at]
-        self._entry = {end: result[end]} if end else {}
-        return result
+        return result, {end: result[end]} if end else {}
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
         """Run every module of a piece on tensors of another network, each on its own.

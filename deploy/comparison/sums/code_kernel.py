@@ -15,7 +15,8 @@ __all__ = ["CODES", "Rule", "round_values", "same_codes"]
 Array = npt.NDArray[Any]
 
 CODES = 1024  # of a tally of magnitudes, in codes; the last holds all beyond
-_STRIDE = 5  # a tally takes one value of so many, along rows of any usual length
+_STRIDE = 5  # a tally takes one value of so many, along rows of any usual length,
+_LARGE = 1 << 14  # of tensors with more values an image than these
 _BLOCK = 4096  # values in work at a time; they stay in the first cache
 _ROUNDER = np.float32(1.5 * 2**23)
 _NEVER = 1e-3  # codes: a value this close to zero has no rounding at any scale
@@ -100,7 +101,9 @@ def _same_codes(r: Any, c: Any, numbers: Any, inverse: Any) -> Any:
     return equal, largest
 
 
-def round_values(values: Array, rule: Rule, start: float, into: tuple[Array, Array]) -> int:
+def round_values(
+    values: Array, rule: Rule, start: float, into: tuple[Array, Array], *, before: int = 0
+) -> int:
     """Quantize and dequantize, and sum what that does to the values.
 
     Args:
@@ -108,13 +111,17 @@ def round_values(values: Array, rule: Rule, start: float, into: tuple[Array, Arr
         rule: The quantizer.
         start: From which code on magnitudes count.
         into: (c, 2) float64: Σδ and Σδ² are added, δ being what the rounding adds, in the units
-            of the values; and (CODES,) int64: magnitudes of every fifth value, in codes; zeros
-            are left out.
+            of the values; and (CODES,) int64: magnitudes in codes, of a large tensor those of
+            every fifth value; zeros are left out.
+        before: How many images came before: with it, what is counted does not depend on how
+            many come at a time.
 
     Returns:
         How many values lie beyond the largest or smallest code.
     """
-    return int(_round_values(values, rule.numbers(start), _inverse(rule, values), *into))
+    stride = _STRIDE if values[0].size > _LARGE else 1
+    sampling = (np.int64(stride), np.int64(before))
+    return int(_round_values(values, rule.numbers(start), _inverse(rule, values), *into, sampling))
 
 
 @compiled(AS_WRITTEN)
@@ -140,18 +147,19 @@ def _moments(x: Any, size: Any) -> Any:
 
 
 @compiled(AS_WRITTEN)
-def _count_magnitudes(x: Any, numbers: Any, by: Any, tally: Any) -> Any:
+def _count_magnitudes(x: Any, numbers: Any, by: Any, tally: Any, stride: Any) -> Any:
     q, _, shift, _, _, base = numbers
     last = np.float32(tally.size - 1)
-    for i in range(0, x.size, _STRIDE):
+    for i in range(0, x.size, stride):
         u = abs((np.float32(x[i]) * by - shift) / q + base)
         if u > np.float32(_NEVER):
             tally[int(u if u < last else last)] += 1
 
 
 @compiled(AS_WRITTEN)
-def _round_values(r: Any, numbers: Any, inverse: Any, sums: Any, tally: Any) -> Any:
+def _round_values(r: Any, numbers: Any, inverse: Any, sums: Any, tally: Any, sampling: Any) -> Any:
     images, channels, length = r.shape
+    stride, before = sampling
     beyond = 0
     out = np.empty(min(length, _BLOCK), np.float32)
     for n in range(images):
@@ -164,5 +172,5 @@ def _round_values(r: Any, numbers: Any, inverse: Any, sums: Any, tally: Any) -> 
                 s1, s2 = _moments(out, x.size)
                 sums[k, 0] += s1 * factor
                 sums[k, 1] += s2 * factor * factor
-            _count_magnitudes(r[n, k, (n + k) % _STRIDE :], numbers, by, tally)
+            _count_magnitudes(r[n, k, (before + n + k) % stride :], numbers, by, tally, stride)
     return beyond

@@ -183,6 +183,7 @@ class Rounding:
     Attributes:
         sums: (channels, 2) float64: Σδ and Σδ² of what it adds.
         tally: (CODES,): how many values have which magnitude, in codes.
+        images: Images.
         count: Values.
         saturated: Those beyond the ends.
         one_sided: Whether a constant was taken off a tensor that has no negative values, so
@@ -192,6 +193,7 @@ class Rounding:
 
     sums: Array = field(default_factory=lambda: np.zeros((0, 2)))
     tally: Array = field(default_factory=lambda: np.zeros(CODES, np.int64))
+    images: int = 0
     count: int = 0
     saturated: int = 0
     one_sided: bool = False
@@ -205,7 +207,9 @@ class Rounding:
             self.one_sided = quantizer.held.shift > 0 and bool(values.min(initial=0.0) >= 0)
         rule = _rule(quantizer, values.shape[1])
         self.start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
-        self.saturated += round_values(values, rule, self.start, (self.sums, self.tally))
+        into = (self.sums, self.tally)
+        self.saturated += round_values(values, rule, self.start, into, before=self.images)
+        self.images += len(values)
         self.count += values.size
 
     @property
@@ -213,8 +217,11 @@ class Rounding:
         """Whether the lowest code is zero, or nearly: the constant goes with the scale."""
         return self.start > 0 and abs(math.log2(self.start / -QMIN)) <= _FITS
 
-    def best(self) -> tuple[float, float]:
+    def best(self, *, without: float = 0.0) -> tuple[float, float]:
         """Return the factor on the scale that leaves least noise, and the dB it would gain.
+
+        Args:
+            without: Share of the largest values to leave out of the account.
 
         The noise of a scale f times as large follows from the tally: (f·scale)²/12 of a
         value within, the distance to the end of one beyond. A constant that goes with the
@@ -228,11 +235,19 @@ class Rounding:
         low = start + QMIN * factors
         clipped = np.maximum(np.maximum(u - high[:, None], low[:, None] - u), 0.0)
         inside = (clipped == 0) * (factors[:, None] ** 2 / 12.0)
-        noise = (inside + clipped**2) @ self.tally
+        noise = (inside + clipped**2) @ self._kept(without)
         at, now = int(np.argmin(noise)), len(factors) // 2
         if not noise[at] > 0:
             return 1.0, 0.0
         return float(factors[at]), 10.0 * math.log10(noise[now] / noise[at])
+
+    def _kept(self, without: float) -> Array:
+        """Return the tally less a share of its largest magnitudes."""
+        if not without:
+            return self.tally
+        left = int(self.tally.sum()) - math.ceil(without * int(self.tally.sum()))
+        before = np.cumsum(self.tally) - self.tally
+        return np.clip(left - before, 0, self.tally)
 
 
 def histogram(reference: Array, candidate: Array) -> Histogram | None:

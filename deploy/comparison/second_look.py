@@ -1,0 +1,124 @@
+"""Look again at layers whose own error is larger than rounding was thought to explain.
+
+What rounding explains is computed as if the rounding errors of a layer's inputs were independent
+(:mod:`deploy.comparison.judging.explain`). Where they are not, and above all where an outlier is
+clipped, errors go together through a layer and come out several times as large. So before a sound
+layer is blamed for it, the *reference's* layer is fed what the candidate's codes stand for: what
+comes out of it then is off by what these codes do, and by nothing else. A layer that computes
+something else than the reference's is not excused by that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.comparison.graphs.lineage import Source
+from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sides.side import Side
+from deploy.images import Images
+from exporter.session import Tensors
+
+__all__ = ["Layers", "noise_of_codes"]
+
+Array = npt.NDArray[Any]
+Layers = Mapping[str, Sequence[Source]]  # tensor → what the layer that makes it reads
+
+
+def noise_of_codes(
+    reference: Side,
+    quantizers: Mapping[str, Quantizer],
+    layers: Layers,
+    ends: Sequence[str | None],
+    images: Images,
+    *,
+    first: int,
+    together: int,
+) -> dict[str, Array]:
+    """Return what a candidate's codes do to layers of the reference.
+
+    Args:
+        reference: The model whose layers they are.
+        quantizers: Of the candidate, by tensor.
+        layers: Which layers, and what the candidate's read as codes.
+        ends: The tensor that each piece of the models ends with; None for the last.
+        images: The images to look at.
+        first: How many of them, from the first on.
+        together: How many at a time: memory is theirs.
+
+    Returns:
+        Tensor → mean square of the error in each channel, (channels,).
+    """
+    look = _Look(reference, quantizers, layers, ends)
+    left = first
+    for _, batch in images.batches():
+        batch = batch[:left]
+        for at in range(0, len(batch), together):
+            look.take(reference.feed(batch[at : at + together]))
+        left -= len(batch)
+        if left <= 0:
+            break
+    return {name: sums / look.elements[name] for name, sums in look.noise.items()}
+
+
+class _Look:
+    def __init__(
+        self,
+        reference: Side,
+        quantizers: Mapping[str, Quantizer],
+        layers: Layers,
+        ends: Sequence[str | None],
+    ) -> None:
+        makers = reference.wiring.makers
+        self._layers = {name: sources for name, sources in layers.items() if name in makers}
+        self._quantizers, self._ends = quantizers, ends
+        read = {s.tensor for sources in self._layers.values() for s in sources}
+        cuts = [end for end in ends if end is not None]
+        self._walker = reference.open(cuts, {*self._layers, *read}, 1)
+        edges = [*(makers[cut].position for cut in cuts), sys.maxsize]
+        self._of_piece: list[list[str]] = [[] for _ in edges]
+        for name in self._layers:
+            position = makers[name].position
+            piece = next(at for at, edge in enumerate(edges) if position <= edge)
+            self._of_piece[piece].append(name)
+        self.noise: dict[str, Array] = {}
+        self.elements: dict[str, int] = {}
+
+    def take(self, feeds: Tensors) -> None:
+        """Add what becomes of some images."""
+        entry = held = feeds
+        last = max((at for at, names in enumerate(self._of_piece) if names), default=-1)
+        for at in range(last + 1):
+            made, held = self._walker.free(at, held)
+            if self._of_piece[at]:
+                self._feed(at, entry, made)
+            end = self._ends[at]
+            entry = {end: made[end]} if end in made else {}
+
+    def _feed(self, at: int, entry: Tensors, made: Tensors) -> None:
+        """Feed a piece's layers with codes, and sum up what that does to them."""
+        names = self._of_piece[at]
+        coded = {s.tensor for n in names for s in self._layers[n] if s.quantized}
+        given = {name: array for name, array in made.items() if name in coded}
+        given |= {s.tensor: made[s.tensor] for n in names for s in self._layers[n]
+                  if s.tensor in made} | {n: made[n] for n in names}  # fmt: skip
+        rounded = {n: self._rounded(n, a) if n in coded else a for n, a in given.items()}
+        begin = {n: self._rounded(n, a) if n in coded else a for n, a in entry.items()}
+        for name, array in self._walker.fed(at, begin, rounded).items():
+            if name in self._layers:
+                self._add(name, array, made[name])
+
+    def _rounded(self, name: str, array: Array) -> Array:
+        quantizer = self._quantizers.get(name)
+        return array if quantizer is None else quantizer.rounded(array)
+
+    def _add(self, name: str, array: Array, reference: Array) -> None:
+        error = array.astype(np.float64) - reference
+        along = tuple(axis for axis in range(error.ndim) if axis != 1)
+        squares = np.atleast_1d(np.square(error).sum(axis=along if error.ndim > 1 else None))
+        self.noise[name] = self.noise.get(name, 0.0) + squares
+        self.elements[name] = self.elements.get(name, 0) + error.size // len(squares)
