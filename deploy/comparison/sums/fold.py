@@ -247,7 +247,7 @@ class Rounding:
             return self.tally
         left = int(self.tally.sum()) - math.ceil(without * int(self.tally.sum()))
         before = np.cumsum(self.tally) - self.tally
-        return np.clip(left - before, 0, self.tally)
+        return np.asarray(np.clip(left - before, 0, self.tally))
 
 
 def histogram(reference: Array, candidate: Array) -> Histogram | None:
