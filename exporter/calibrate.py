@@ -18,7 +18,13 @@ from core.progress import Progress, silent
 from exporter.calibration.collector import Collector
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.tally import Tally
-from exporter.calibration.work import CalibrationOptions, ImageSet, plan_work, share_threads
+from exporter.calibration.work import (
+    CalibrationOptions,
+    ImageSet,
+    Taps,
+    plan_work,
+    share_threads,
+)
 from exporter.session import open_session
 
 __all__ = ["calibrate"]
@@ -27,7 +33,7 @@ __all__ = ["calibrate"]
 def calibrate(
     model: Path,
     data: ImageSet,
-    tensors: Sequence[str],
+    tensors: Sequence[str] | Taps,
     options: CalibrationOptions | None = None,
     *,
     progress: Progress = silent,
@@ -37,7 +43,8 @@ def calibrate(
     Args:
         model: ONNX file with one input, (N, C, H, W) float32.
         data: The images; the set of them counts, not their order.
-        tensors: Names of float32 tensors whose first axis is the batch.
+        tensors: Names of float32 tensors whose first axis is the batch; or these, and which of
+            their values count.
         options: Where to run, threads, shard, where to carry on from.
         progress: Told of each image, by the thread that ran it; of each part, on a cluster.
 
@@ -49,7 +56,7 @@ def calibrate(
         OutputError: The partial file cannot be written.
     """
     options = options or CalibrationOptions()
-    taps = tuple(dict.fromkeys(tensors))
+    taps = tensors if isinstance(tensors, Taps) else Taps(tuple(dict.fromkeys(tensors)))
     if options.cluster is not None:
         from exporter.calibration.ray_cluster import count_on_cluster
 
@@ -59,7 +66,7 @@ def calibrate(
     workers, threads = share_threads(cpus, -(-len(data.indices) // options.shard[1]))
     with ThreadPoolExecutor(1, "strata-open") as pool:
         # ONNX Runtime needs no Python to open a network: the work is planned meanwhile.
-        opening = pool.submit(open_session, model, optimize=True, threads=threads, outputs=taps)
+        opening = pool.submit(open_session, model, optimize=True, threads=threads, outputs=taps.all)
         work = plan_work(model, data, taps, options)
         Tally()  # loads the compiled loops
         session = opening.result()

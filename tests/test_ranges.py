@@ -23,7 +23,7 @@ def fault(scale, shift, told=None):
     step = SimpleNamespace(
         quantizers={"x": quantizer},
         seen={"x": None},
-        rounding={"x": rounding},
+        counted={"x": rounding},
         amaxes={} if told is None else {"x": told},
         images=32,
     )

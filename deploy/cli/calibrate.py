@@ -26,6 +26,7 @@ from deploy.images import ImageRequest, open_images
 
 if TYPE_CHECKING:
     from exporter.calibration.statistics import Statistics
+    from exporter.calibration.work import Taps
     from exporter.card import Card
 
 __all__ = ["command"]
@@ -115,8 +116,9 @@ def command(
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _text(facts))
 
 
-def _read_model(model: Path, layers: LayerRequest) -> tuple[list[str], Card]:
+def _read_model(model: Path, layers: LayerRequest) -> tuple[Taps, Card]:
     """Return the tensors to count, and what the model says of itself."""
+    from exporter.calibration.work import Taps
     from exporter.onnx_file import card_of, load
 
     gc.freeze()  # the libraries are no garbage: below, only the graph is looked at
@@ -125,7 +127,7 @@ def _read_model(model: Path, layers: LayerRequest) -> tuple[list[str], Card]:
     card = card_of(graph, where=str(model))
     del graph
     gc.collect()  # nodes and tensors refer to each other; their weights must not stay in memory
-    return [activation.tensor for activation in plan.activations], card
+    return Taps(tuple(a.tensor for a in plan.activations), plan.passed), card
 
 
 def _require_data(model: Path, card: Card) -> None:

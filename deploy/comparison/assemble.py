@@ -118,7 +118,7 @@ def _one_sided(name: str, side: Side, pair: tuple[Layers, Layers]) -> Cell:
 
 def codes_of(name: str, step: StepSums) -> Codes | None:
     """Return what a step knows of the codes of a tensor; None where there are none."""
-    quantizer, rounding = step.quantizers.get(name), step.rounding.get(name)
+    quantizer, rounding = step.quantizers.get(name), step.counted.get(name)
     if quantizer is None or rounding is None or not rounding.count:
         return None
     same, own = step.same[name], step.own_same.get(name)

@@ -22,6 +22,7 @@ from core.errors import GraphError, InputError
 from deploy.comparison.answers import Answers
 from deploy.comparison.breaks import find_break
 from deploy.comparison.cutting import choose_cuts
+from deploy.comparison.graphs.wiring import passed_by
 from deploy.comparison.part import Models, Part, Stop
 from deploy.comparison.sides.side import Side, Walker, check_outputs
 from deploy.comparison.sums.fold import SideSums
@@ -57,6 +58,7 @@ class Chain:
         self.steps = tuple(
             StepSums(
                 *(c.quantizers, c.holdings, c.strided, c.amaxes, _joined(r, c), made),
+                passed=passed_by(r.wiring, r.outputs),
                 feeds=own and c.feedable and not (r.opaque or c.opaque),
             )
             for (r, c), made in zip(pairwise(sides), self.made, strict=False)

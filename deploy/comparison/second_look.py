@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.graphs.wiring import passed_by
 from deploy.comparison.sides.side import Side
+from deploy.comparison.sums.step_sums import passed_on
 from deploy.images import Images
 from exporter.session import Tensors
 
@@ -76,6 +78,7 @@ class _Look:
         makers = reference.wiring.makers
         self._layers = {name: sources for name, sources in layers.items() if name in makers}
         self._quantizers, self._ends = quantizers, ends
+        self._summed = set(passed_by(reference.wiring, reference.outputs).values())
         read = {s.tensor for sources in self._layers.values() for s in sources}
         cuts = [end for end in ends if end is not None]
         self._walker = reference.open(cuts, {*self._layers, *read}, 1)
@@ -117,6 +120,8 @@ class _Look:
         return array if quantizer is None else quantizer.rounded(array)
 
     def _add(self, name: str, array: Array, reference: Array) -> None:
+        if name in self._summed:
+            array, reference = passed_on(array), passed_on(reference)
         error = array.astype(np.float64) - reference
         along = tuple(axis for axis in range(error.ndim) if axis != 1)
         squares = np.atleast_1d(np.square(error).sum(axis=along if error.ndim > 1 else None))

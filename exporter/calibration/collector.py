@@ -21,7 +21,7 @@ from exporter.calibration.histogram import Histogram
 from exporter.calibration.image_record import ImageRecord, record_image
 from exporter.calibration.queue import Queue
 from exporter.calibration.statistics import Statistics
-from exporter.calibration.tally import Tally
+from exporter.calibration.tally import Tally, keep_passed
 from exporter.session import Session, TensorInfo
 from exporter.session_memory import trim_heap
 
@@ -162,6 +162,8 @@ class Collector:
         values = self._session({self._input.name: images})
         values[self._input.name] = images
         turns = [turn_of(self._source.digest(index)) for index in indices]
+        for name, relu in self._start.passed.items():
+            keep_passed(*(_rows(values[each], each, len(images)) for each in (name, relu)))
         for name, tally in tallies.items():
             # Taken out, so that its memory serves another thread's image once it is counted.
             array = _rows(values.pop(name), name, len(images))[: len(indices)]

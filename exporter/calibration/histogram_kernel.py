@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from exporter.calibration.channels import BASE, CELLS, COARSE
 
-__all__ = ["TABLES", "tally"]
+__all__ = ["TABLES", "keep_where", "tally"]
 
 # Equal neighbours (the zeros behind a ReLU) would each wait for the store of the one before;
 # four tables in turn keep four counts of the same bucket under way.
@@ -139,3 +139,12 @@ def _count_cells(plane: Any, positive: Any, negative: Any, stride: Any) -> None:
             negative[cell] += one
         else:
             positive[cell] += one
+
+
+@_jit
+def keep_where(values: Any, passed: Any) -> None:
+    """Set values to zero where ``passed`` is, (K,) float32 each; what is not finite stays."""
+    for i in range(values.size):
+        value = values[i]
+        counts = passed[i] != np.float32(0) or value - value != np.float32(0)
+        values[i] = value if counts else np.float32(0)

@@ -29,6 +29,7 @@ def merge(parts: Sequence[Statistics], names: Sequence[str]) -> Statistics:
             ("preprocessing", first.preprocess, part.preprocess),
             ("origin", first.origin, part.origin),
             ("tensors", list(first.tensors), list(part.tensors)),
+            ("counting", first.passed, part.passed),
         ):
             if one != other:
                 raise InputError(

@@ -104,7 +104,7 @@ def _split(images: Sequence[Image], workers: int) -> Iterator[_Part]:
 def _count(job: _Job, part: _Part) -> Statistics:
     """Count one part: what runs on a worker."""
     workers, threads = share_threads(job.threads, len(part))
-    key = (job.model, job.start.model, job.data, tuple(job.start.tensors), threads)
+    key = (job.model, job.start.model, job.data, job.start.taps, threads)
     session, source = _open(*key)
     collector = Collector(session, source, job.preprocess, job.start, workers)
     collector.run([index for _, index in part], None, lambda _: None)
@@ -113,7 +113,7 @@ def _count(job: _Job, part: _Part) -> Statistics:
 
 @lru_cache(maxsize=1)
 def _open(
-    model: str, sha256: str, data: str, tensors: tuple[str, ...], threads: int
+    model: str, sha256: str, data: str, taps: tuple[str, ...], threads: int
 ) -> tuple[Session, Source]:
     """Open model and data, once in the life of a worker's process.
 
@@ -122,7 +122,7 @@ def _open(
     """
     if sha256_file(Path(model)) != sha256:
         raise other_file(model, sha256)
-    session = open_session(Path(model), optimize=True, threads=threads, outputs=tensors)
+    session = open_session(Path(model), optimize=True, threads=threads, outputs=taps)
     return session, open_data(data, synthetic=True)
 
 

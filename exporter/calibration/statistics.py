@@ -63,6 +63,8 @@ class Statistics:
         tensors: Name → histogram, in the order of the graph.
         origin: Where the images come from.
         channels: Name → counts of each channel, of the same tensors; empty in old files.
+        passed: Tensor → the tensor in whose zeros its values were counted as zeros: an addition
+            and a ReLU are all that becomes of it, and of those the ReLU passes nothing on.
     """
 
     model: str
@@ -71,6 +73,12 @@ class Statistics:
     tensors: Mapping[str, Histogram]
     origin: Origin = field(default_factory=Origin)
     channels: Mapping[str, ChannelCounts] = field(default_factory=dict)
+    passed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """What the network must return to be counted."""
+        return tuple(dict.fromkeys((*self.tensors, *self.passed.values())))
 
     @property
     def images_sha256(self) -> str:
@@ -104,6 +112,7 @@ class Statistics:
             "images_sha256": self.images_sha256,
             "shift": SHIFT,
             "tensors": list(self.tensors),
+            "passed": dict(self.passed),
         }
         # Stored, not compressed: zlib's output differs between its versions.
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -180,8 +189,9 @@ def _from_parts(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]
     if set(CHANNEL_ARRAYS) <= arrays.keys():
         channels = dict(zip(names, unpack_channels(arrays), strict=True))
     origin = Origin(**{str(key): str(value) for key, value in header.get("origin", {}).items()})
+    passed = {str(name): str(relu) for name, relu in header.get("passed", {}).items()}
     statistics = Statistics(
-        str(header["model"]), str(header["preprocess"]), images, tensors, origin, channels
+        str(header["model"]), str(header["preprocess"]), images, tensors, origin, channels, passed
     )
     if header["images_sha256"] != statistics.images_sha256:
         raise ValueError("its images are not those of its header")

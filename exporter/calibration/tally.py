@@ -14,7 +14,7 @@ from core.errors import MissingBackendError
 from exporter.calibration.channels import CELLS, ChannelCounts, stride_of, turns_of
 from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, every_of
 
-__all__ = ["Tally"]
+__all__ = ["Tally", "keep_passed"]
 
 _SIGN = BUCKETS // 2
 _INF_BITS = 0x7F800000
@@ -152,6 +152,18 @@ class Tally:
             self._pending = self._in_cell = 0
         self._pending += values
         self._in_cell += in_cell
+
+
+def keep_passed(values: npt.NDArray[np.float32], passed: npt.NDArray[np.float32]) -> None:
+    """Set values to zero where a ReLU passes nothing on; NaN and infinities stay.
+
+    Args:
+        values: Contiguous, changed in place.
+        passed: What the ReLU makes, of the same shape.
+    """
+    from exporter.calibration.histogram_kernel import keep_where
+
+    keep_where(values.reshape(-1), np.ascontiguousarray(passed).reshape(-1))
 
 
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "Cluster",
     "Image",
     "ImageSet",
+    "Taps",
     "Work",
     "nothing_counted",
     "plan_work",
@@ -51,6 +52,25 @@ class ImageSet:
     indices: Indices
     preprocess: PreprocessSpec | None
     origin: Origin = field(default_factory=Origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """What to count.
+
+    Attributes:
+        tensors: Names of float32 tensors whose first axis is the batch, without repetition.
+        passed: Some of them → a tensor of the same shape: where that is zero, they count as zero
+            (:attr:`exporter.quantization.plan.Activation.passed`).
+    """
+
+    tensors: tuple[str, ...]
+    passed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """What the network must return."""
+        return tuple(dict.fromkeys((*self.tensors, *self.passed.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +131,13 @@ class Work:
         return len(self.start.images) + len(self.left)
 
 
-def plan_work(
-    model: Path, data: ImageSet, tensors: Sequence[str], options: CalibrationOptions
-) -> Work:
+def plan_work(model: Path, data: ImageSet, taps: Taps, options: CalibrationOptions) -> Work:
     """Say what is to be done, and what an interrupted run over the same inputs has done.
 
     Args:
         model: ONNX file.
         data: The images.
-        tensors: What to count of each, without repetition.
+        taps: What to count of each.
         options: Shard, and where to carry on from.
 
     Raises:
@@ -130,9 +148,10 @@ def plan_work(
         sha256_file(model),
         data.preprocess.to_json() if data.preprocess else "",
         (),
-        {name: Histogram.empty() for name in tensors},
+        {name: Histogram.empty() for name in taps.tensors},
         data.origin,
-        {name: ChannelCounts.empty() for name in tensors},
+        {name: ChannelCounts.empty() for name in taps.tensors},
+        taps.passed,
     )
     with suppress(InputError):  # no file, or no whole one: begin at the beginning
         if options.partial is not None:
@@ -180,7 +199,7 @@ def _left(
     """Return the images that ``found`` lacks; None when it is of something else."""
 
     def bound(statistics: Statistics) -> tuple[object, ...]:
-        names = list(statistics.tensors), list(statistics.channels)
+        names = list(statistics.tensors), list(statistics.channels), statistics.passed
         return statistics.model, statistics.preprocess, statistics.origin, names
 
     done = Counter(image.digest for image in found.images)

@@ -188,6 +188,7 @@ class _Draft:
                 self.reasons[value],
                 tuple(dict.fromkeys(str(n.name) for n in value.consumers() if n not in self.left)),
                 first[self._group(value)],
+                _passed(value),
             )
             for value in order
         )
@@ -200,6 +201,17 @@ class _Draft:
             tuple(Weight(str(w.name), axis, tuple(nodes)) for w, (axis, nodes) in weights.items()),
             {str(node.name): why for node, why in self.left.items()},
         )
+
+
+def _passed(value: ir.Value) -> str:
+    """Return what the ReLU behind an addition makes, where nothing else becomes of a tensor."""
+    added = sole_consumer(value)
+    if added is None or not is_op(added, "Add", "Sum"):
+        return ""
+    relu = sole_consumer(added.outputs[0])
+    if relu is None or not is_op(relu, "Relu") or not _same_shape(value, relu.outputs[0]):
+        return ""
+    return str(relu.outputs[0].name)
 
 
 def _same_shape(one: ir.Value, other: ir.Value) -> bool:

@@ -47,12 +47,15 @@ class Activation:
         readers: The nodes that read the dequantized tensor; all others, and the graph's
             outputs, keep reading the float one.
         scale: The tensor whose scale it takes: its own name, or that of its group.
+        passed: Where all that becomes of it is an addition and a ReLU, what that ReLU makes: of
+            no account are the values of which it passes nothing on. Empty elsewhere.
     """
 
     tensor: str
     reason: str
     readers: tuple[str, ...]
     scale: str
+    passed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,11 @@ class QuantizationPlan:
         for activation in self.activations:
             groups[activation.scale] = (*groups.get(activation.scale, ()), activation.tensor)
         return groups
+
+    @property
+    def passed(self) -> dict[str, str]:
+        """Tensor → the ReLU's output that says which of its values count."""
+        return {a.tensor: a.passed for a in self.activations if a.passed}
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as a JSON object made for editing."""
@@ -150,7 +158,11 @@ class QuantizationPlan:
 
 def _activation(entry: Any) -> Activation:
     return Activation(
-        str(entry["tensor"]), str(entry["reason"]), _names(entry["readers"]), str(entry["scale"])
+        str(entry["tensor"]),
+        str(entry["reason"]),
+        _names(entry["readers"]),
+        str(entry["scale"]),
+        str(entry.get("passed", "")),
     )
 
 

@@ -13,7 +13,7 @@ fed by one tensor, and only its tensors need be in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -27,6 +27,7 @@ __all__ = [
     "Wiring",
     "common_cuts",
     "merge_cuts",
+    "passed_by",
     "reads_of",
     "weigh_pieces",
     "wire",
@@ -129,6 +130,26 @@ def _cuts(
         if len(live) == 1 and live == made:
             cuts += made
     return tuple(cuts)
+
+
+def passed_by(wiring: Wiring, outputs: Collection[str]) -> dict[str, str]:
+    """Return the tensors of which an addition and a ReLU are all that becomes.
+
+    Args:
+        wiring: Of a float graph.
+        outputs: Its outputs.
+
+    Returns:
+        Each of them → what the addition makes.
+    """
+
+    def only(name: str, kinds: Collection[str]) -> str:
+        readers = wiring.readers.get(name, ())
+        alone = len(readers) == 1 and name not in outputs
+        return readers[0] if alone and wiring.makers[readers[0]].op_type in kinds else ""
+
+    sums = {name: only(name, ("Add", "Sum")) for name in wiring.readers}
+    return {name: added for name, added in sums.items() if added and only(added, ("Relu",))}
 
 
 def reads_of(node: onnx.NodeProto) -> Iterator[str]:

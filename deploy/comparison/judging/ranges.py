@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from core.int8 import QMIN
+from deploy.comparison.sums.fold import Rounding
 from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.values.verdict import Reason
 
@@ -23,7 +24,10 @@ _NARROW = 1.55  # times the amax: a best one beyond that is no matter of taste
 _WIDE = 0.6  # likewise; on fewer images than these the largest values may be missing
 _ENOUGH = 32
 _GAIN_DB = 2.0  # that the best amax must gain
-_OUTLIERS = 1e-3  # of the values: one of them hides that half of the codes are never used
+# Of the values. One of them may hide that half of the codes are never used, which costs 6 dB;
+# and a sound calibration clips some.
+_OUTLIERS = 1e-3
+_HALF_DB = 4.5
 _OTHER = 0.002  # octaves: the last bit of a scale in float16
 
 
@@ -47,14 +51,14 @@ class Ranges:
         best = {
             name: rounding.best()
             for name in step.quantizers
-            if name in step.seen and (rounding := step.rounding.get(name)) and rounding.count
+            if name in step.seen and (rounding := step.counted.get(name)) and rounding.count
         }
         factors = [factor for factor, _ in best.values()]
         return cls(step, best, median(factors) if factors else 1.0)
 
     def noise_db(self, name: str) -> float:
         """Return by how much the rounding of a tensor is noisier than its step explains."""
-        rounding = self.step.rounding[name]
+        rounding = self.step.counted[name]
         step = self.step.quantizers[name].steps(len(rounding.sums))
         noise = float((rounding.sums[:, 1] / step**2).sum()) / rounding.count
         ratio = 12.0 * noise
@@ -65,7 +69,7 @@ class Ranges:
         if name not in self.best:
             return None
         factor, gain = self.best[name]
-        quantizer, rounding = self.step.quantizers[name], self.step.rounding[name]
+        quantizer, rounding = self.step.quantizers[name], self.step.counted[name]
         amax = 127.0 * quantizer.scale
         told = self.step.amaxes.get(name)
         if told is not None and abs(math.log2(amax / told)) > _OTHER:
@@ -75,7 +79,7 @@ class Ranges:
         # Tensors that move together have one constant, which need not fit the widest of them.
         fit = quantizer.held.shift / (-QMIN * quantizer.scale)
         unfit = told is None and rounding.one_sided and not rounding.fits
-        if unfit and rounding.best(without=_OUTLIERS)[1] >= _GAIN_DB:
+        if unfit and (gain >= _GAIN_DB or rounding.best(without=_OUTLIERS)[1] >= _HALF_DB):
             reason = Reason.TOO_WIDE if fit < 1.0 else Reason.CLIPPING
             constant = quantizer.held.shift
             text = f"amax {amax:.4g} does not fit the constant {constant:.4g} it is less of"
@@ -85,6 +89,11 @@ class Ranges:
             return None  # chosen so, on more images than these
         if factor <= _WIDE * min(self.usual, 1.0) and self.step.images >= _ENOUGH:
             return Reason.TOO_WIDE, gain, text
-        if factor >= _NARROW * max(self.usual, 1.0):
+        if factor >= _NARROW * max(self.usual, 1.0) and self._clips(rounding):
             return Reason.CLIPPING, gain, text
         return None
+
+    def _clips(self, rounding: Rounding) -> bool:
+        """Tell whether a range is too narrow for more than a few outliers."""
+        factor, gain = rounding.best(without=_OUTLIERS)
+        return factor >= _NARROW * max(self.usual, 1.0) and gain >= _GAIN_DB

@@ -17,7 +17,7 @@ from deploy.comparison.sums.rows import Seen
 from deploy.comparison.values.measures import Histogram, Status
 from exporter.session import Tensors
 
-__all__ = ["Batch", "StepSums", "read_of"]
+__all__ = ["Batch", "StepSums", "passed_on", "read_of"]
 
 Indices = npt.NDArray[np.int64]
 Task = Callable[[], None]
@@ -26,6 +26,11 @@ Task = Callable[[], None]
 def read_of(name: str) -> str:
     """Name the elements of a strided tensor that are read; no tensor can be called so."""
     return f"{name}\0read"
+
+
+def passed_on(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what a ReLU passes on of a sum; NaN stays."""
+    return np.asarray(np.maximum(total, np.zeros((), total.dtype)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class StepSums:
         amaxes: What calibration chose for the candidate's quantizers, where its table is there.
         strided: Tensors of which a layer of the candidate reads every so many elements only.
         joined: The tensors that both sides have.
+        passed: Tensor → the sum behind which a ReLU is all that becomes of it: of no account are
+            its values where that sum is negative.
         made: Bounds of what the reference makes.
         seen: What became of each that both made.
         inherited: Differences of free runs.
@@ -55,6 +62,7 @@ class StepSums:
         own_same: Codes of fed runs.
         rounding: What the candidate's quantizers make of the reference's tensors; of a strided
             tensor T also of what is read of it, as :func:`read_of` calls it.
+        counted: The same of the values that are of account; mostly that itself.
         histograms: Of the first batch.
         images: How many images are summed up.
         feeds: Whether the candidate can still be fed: no cut so far had two shapes.
@@ -66,6 +74,7 @@ class StepSums:
     amaxes: Mapping[str, float]
     joined: frozenset[str]
     made: Mapping[str, SideSums]
+    passed: Mapping[str, str] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     inherited: dict[str, PairSums] = field(default_factory=dict)
     own: dict[str, PairSums] = field(default_factory=dict)
@@ -73,9 +82,15 @@ class StepSums:
     same: dict[str, Same] = field(default_factory=dict)
     own_same: dict[str, Same] = field(default_factory=dict)
     rounding: dict[str, Rounding] = field(default_factory=dict)
+    counted: dict[str, Rounding] = field(default_factory=dict)
     histograms: dict[str, Histogram | None] = field(default_factory=dict)
     images: int = 0
     feeds: bool = True
+    _summed: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note which tensors are such sums: they are compared as far as the ReLU passes them."""
+        self._summed = frozenset(self.passed.values())
 
     def meet(
         self, r: Tensors, c: Tensors, dtypes: Callable[[str], tuple[np.dtype[Any], np.dtype[Any]]]
@@ -89,14 +104,16 @@ class StepSums:
 
     def free(self, names: Iterable[str], r: Tensors, c: Tensors, batch: Batch) -> list[Task]:
         """Return the tasks that fold a free run, one for each tensor."""
-        return [self._free(name, r[name], c[name], batch) for name in names]
+        return [self._free(name, r, c[name], batch) for name in names]
 
-    def _free(self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch) -> Task:
+    def _free(self, name: str, made: Tensors, c: npt.NDArray[Any], batch: Batch) -> Task:
+        r, total = made[name], made.get(self.passed.get(name, ""))
         sums = self.inherited.setdefault(name, PairSums())
         quantizer = self.quantizers.get(name)
         if quantizer is not None:
             same = self.same.setdefault(name, Same())
             rounding = self.rounding.setdefault(name, Rounding())
+            counted = self.counted.setdefault(name, rounding if total is None else Rounding())
 
         strides = self.strided.get(name) if r.ndim > 2 else None
         part = read_of(name)
@@ -105,10 +122,12 @@ class StepSums:
             part_rounding = self.rounding.setdefault(part, Rounding())
 
         def work() -> None:
-            sums.add(r, c, batch.images)
+            self._add(name, sums, (r, c), batch)
             if quantizer is not None:
                 same.add(r, c, quantizer)
                 rounding.add(r, quantizer)
+                if total is not None:
+                    counted.add(np.where(total > 0, r, np.zeros((), r.dtype)), quantizer)
             if strides:
                 where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
                 part_sums.add(r[where], c[where], batch.images)
@@ -129,7 +148,7 @@ class StepSums:
         same = self.own_same.setdefault(name, Same()) if quantizer else None
 
         def work() -> None:
-            sums.add(r, c, batch.images)
+            self._add(name, sums, (r, c), batch)
             if quantizer is not None and same is not None:
                 same.add(r, c, quantizer)
 
@@ -147,7 +166,17 @@ class StepSums:
         self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch
     ) -> Task:
         sums = self.total.setdefault(name, PairSums())
-        return lambda: sums.add(r, c, batch.images)
+        return lambda: self._add(name, sums, (r, c), batch)
+
+    def _add(
+        self,
+        name: str,
+        sums: PairSums,
+        pair: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        batch: Batch,
+    ) -> None:
+        r, c = (passed_on(side) for side in pair) if name in self._summed else pair
+        sums.add(r, c, batch.images)
 
     def held(self, name: str) -> Holding:
         """Return how the candidate holds a tensor."""
