@@ -23,6 +23,7 @@ from exporter.models.training import resume as resume_module
 from exporter.models.training.images import Images, load_images, order
 from exporter.models.training.learner import Learner, Recipe, has_fast_bfloat16, one_cycle
 from exporter.models.training.products import use_products
+from exporter.models.training.single_pixel import keep_strides_within
 from exporter.train import DEFAULTS, TrainOptions, train
 from exporter.weights import load_weights, save_checkpoint
 
@@ -141,6 +142,46 @@ def test_products_leave_names_groups_and_other_layers_alone():
     assert list(network.state_dict()) == keys
     assert type(network.layer1[0].conv2) is nn.Conv2d
     assert type(network.layer1[0].conv1) is not nn.Conv2d
+
+
+@given(
+    height=st.integers(1, 3),
+    width=st.integers(1, 3),
+    kernel=st.sampled_from([(1, 0), (3, 1), (7, 3), (3, 0), (2, 1)]),
+    groups=st.sampled_from([1, 2]),
+)
+def test_strides_within_one_pixel_are_left_out_and_nothing_changes(height, width, kernel, groups):
+    size, padding = kernel
+    if min(height, width) + 2 * padding < size:
+        return
+    generator = torch.Generator().manual_seed(1)
+    layer = nn.Conv2d(2, 4, size, 2, padding, groups=groups).double()
+    layer.weight.data.normal_(generator=generator)
+    x = torch.randn(2, 2, height, width, generator=generator, dtype=torch.double).requires_grad_()
+    expected = gradients(layer, x)
+    keep_strides_within(layer)
+    assert type(layer) is not nn.Conv2d
+    for ours, theirs in zip(gradients(layer, x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_gradients_in_bfloat16_are_those_of_float32(size):
+    """On a CPU that multiplies bfloat16; elsewhere in software, which is right too."""
+    layer = nn.Conv2d(32, 64, 3, 2, 1, bias=False)
+    keep_strides_within(layer)
+    layer.to(memory_format=torch.channels_last)
+    x = torch.randn(16, 32, size, size, generator=torch.Generator().manual_seed(0))
+    found = []
+    for half in (False, True):
+        stale = [torch.full((1 << bits,), torch.nan) for bits in range(8, 20)]
+        del stale  # what nobody writes to is NaN
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            layer(x).float().square().sum().backward()
+        found.append(layer.weight.grad.clone())
+    error = (found[1] - found[0]).norm() / found[0].norm()
+    assert error < 0.02
 
 
 # --- the course of a training -----------------------------------------------------------

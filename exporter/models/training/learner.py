@@ -13,6 +13,7 @@ from torch.nn import functional
 from exporter.models.config import ResNetConfig
 from exporter.models.resnet import build
 from exporter.models.training.products import use_products
+from exporter.models.training.single_pixel import keep_strides_within
 
 __all__ = ["Learner", "Recipe", "has_fast_bfloat16", "one_cycle"]
 
@@ -79,7 +80,9 @@ class Learner:
         self.recipe = recipe
         self.network = build(config, seed=recipe.seed, zero_last=recipe.zero_last)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not recipe.bfloat16:
+        if recipe.bfloat16:
+            keep_strides_within(self.network)
+        else:
             use_products(self.network)
         self._parameters = list(self.network.parameters())
         self._views = [_physical(parameter) for parameter in self._parameters]
