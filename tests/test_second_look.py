@@ -73,7 +73,7 @@ def test_errors_that_go_together_are_explained(folder, monkeypatch, until_first)
     explained = next(row for row in report.rows if row.tensor == "conv").cells[0].explained
     assert -1 < explained.excess_db < 1
     # Without the second look this layer is blamed: that is what it is for.
-    monkeypatch.setattr("deploy.comparison.run.noise_of_codes", lambda *_, **__: {})
+    monkeypatch.setattr("deploy.comparison.run.look_again", lambda *_, **__: {})
     _, found = verdict(*pair, folder, until_first=until_first)
     assert found.first == "conv"
     assert found.blame[0].reason is Reason.ERROR
@@ -100,12 +100,10 @@ def test_wrong_padding_is_not_excused(folder, tmp_path, until_first):
 def test_it_sums_what_codes_do_to_the_reference(folder, together, ends):
     side = open_side(str(folder / "optimized.onnx"))
     quantizer = Quantizer("relu", 0.02, 0.02, 0, "int8", -128, 127)
-    images = open_images(ImageRequest(str(folder / "x.npz"), COUNT, batch=5), {"": None})
+    images = open_images(ImageRequest(str(folder / "x.npz"), 12, batch=5), {"": None})
     layers = {"conv": (Source("relu", True),), "pool": (Source("act", False),)}
-    found = noise_of_codes(
-        side, {"relu": quantizer}, layers, ends, images, first=12, together=together
-    )
-    x = np.concatenate([batch for _, batch in images.batches()])[:12]
+    found = noise_of_codes(side, {"relu": quantizer}, layers, ends, images, together=together)
+    x = np.concatenate([batch for _, batch in images.batches()])
     model = onnx.load(folder / "optimized.onnx")
     made = open_session(model, outputs=["relu", "conv"])({"image": x})
     rounded = np.clip(np.rint(made["relu"] / np.float32(0.02)), -128, 127) * np.float32(0.02)
@@ -120,4 +118,4 @@ def test_a_tensor_the_reference_does_not_make_is_left_out(folder):
     side = open_side(str(folder / "optimized.onnx"))
     images = open_images(ImageRequest(str(folder / "x.npz"), 2), {"": None})
     layers = {"elsewhere": (Source("relu", True),)}
-    assert noise_of_codes(side, {}, layers, (None,), images, first=2, together=1) == {}
+    assert noise_of_codes(side, {}, layers, (None,), images, together=1) == {}

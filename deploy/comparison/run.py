@@ -20,11 +20,11 @@ from deploy.comparison.assemble import keep_histograms, rows_of
 from deploy.comparison.chain import Chain
 from deploy.comparison.judging.judge import Judge, Judgement
 from deploy.comparison.part import Models
-from deploy.comparison.second_look import noise_of_codes
+from deploy.comparison.second_look import LOOKED_AT, Seen, look_again
 from deploy.comparison.sides.side import check_pair
 from deploy.comparison.sides.subjects import open_side
 from deploy.comparison.values.report import Report
-from deploy.comparison.values.verdict import Bounds
+from deploy.comparison.values.verdict import Bounds, Reason
 from deploy.images import ImageRequest, Images, open_images
 
 __all__ = ["CompareOptions", "compare_models"]
@@ -122,14 +122,16 @@ def _judged(
     found = judge.judge(names)
     if not found.unexplained:
         return found
-    codes = noise_of_codes(
+    own = {name: models.steps[step].own[name] for name in found.unexplained}
+    # One channel may err on any image; all of a layer do where an outlier is clipped.
+    channel = any(b.reason is Reason.CHANNEL for b in found.verdict.blame if b.tensor in own)
+    codes = look_again(
         models.sides[step],
         models.steps[step].quantizers,
         found.unexplained,
-        models.ends,
-        images,
-        first=len(models.answers.images),
-        together=models.together,
+        own,
+        Seen(models.ends, images, models.together),
+        count=len(images) if channel else LOOKED_AT,
     )
     return judge.judge(names, codes)
 

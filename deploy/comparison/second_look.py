@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,68 @@ from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.graphs.wiring import passed_by
 from deploy.comparison.sides.side import Side
+from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.sums.step_sums import passed_on
 from deploy.images import Images
 from exporter.session import Tensors
 
-__all__ = ["Layers", "noise_of_codes"]
+__all__ = ["LOOKED_AT", "Layers", "Seen", "look_again", "noise_of_codes"]
 
 Array = npt.NDArray[Any]
 Layers = Mapping[str, Sequence[Source]]  # tensor → what the layer that makes it reads
+
+LOOKED_AT = 8  # images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """How a comparison ran.
+
+    Attributes:
+        ends: The tensor that each piece of the models ends with; None for the last.
+        images: What the models ran over; not all, if they were stopped.
+        together: How many images ran at a time: memory is theirs.
+    """
+
+    ends: Sequence[str | None]
+    images: Images
+    together: int
+
+
+def look_again(
+    reference: Side,
+    quantizers: Mapping[str, Quantizer],
+    layers: Layers,
+    own: Mapping[str, PairSums],
+    seen: Seen,
+    *,
+    count: int = LOOKED_AT,
+) -> dict[str, Array]:
+    """Return what a candidate's codes do to layers of the reference, over all images.
+
+    It is measured on the images that the layers err on most: outliers are clipped there.
+
+    Args:
+        reference: The model whose layers they are.
+        quantizers: Of the candidate, by tensor.
+        layers: Which layers, and what the candidate's read as codes.
+        own: The candidate's errors at these layers.
+        seen: What they were measured on.
+        count: How many images to look at, at most.
+
+    Returns:
+        Tensor → mean square of the error in each channel, (channels,), as much more or less than
+        on the images looked at as the candidate's error is.
+    """
+    noises = np.array([sums.noises for sums in own.values()])
+    shares = noises / np.maximum(noises.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    whole = isinstance(reference.image.shape[0], int)  # it takes no single images
+    most = np.argsort(-shares.sum(axis=0), kind="stable")
+    chosen = np.sort(most if whole else most[:count])
+    some = replace(seen.images, indices=seen.images.indices[chosen])
+    found = noise_of_codes(reference, quantizers, layers, seen.ends, some, together=seen.together)
+    usual = dict(zip(own, noises.mean(axis=1) / noises[:, chosen].mean(axis=1), strict=True))
+    return {name: noise * usual[name] for name, noise in found.items()}
 
 
 def noise_of_codes(
@@ -38,7 +93,6 @@ def noise_of_codes(
     ends: Sequence[str | None],
     images: Images,
     *,
-    first: int,
     together: int,
 ) -> dict[str, Array]:
     """Return what a candidate's codes do to layers of the reference.
@@ -49,21 +103,15 @@ def noise_of_codes(
         layers: Which layers, and what the candidate's read as codes.
         ends: The tensor that each piece of the models ends with; None for the last.
         images: The images to look at.
-        first: How many of them, from the first on.
         together: How many at a time: memory is theirs.
 
     Returns:
         Tensor → mean square of the error in each channel, (channels,).
     """
     look = _Look(reference, quantizers, layers, ends)
-    left = first
     for _, batch in images.batches():
-        batch = batch[:left]
         for at in range(0, len(batch), together):
             look.take(reference.feed(batch[at : at + together]))
-        left -= len(batch)
-        if left <= 0:
-            break
     return {name: sums / look.elements[name] for name, sums in look.noise.items()}
 
 

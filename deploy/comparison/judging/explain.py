@@ -101,8 +101,20 @@ def expected_noise(
         facts: Of a layer whose own error was measured.
         step: The sums.
         reference: What the reference makes alike.
-        codes: What the codes of its inputs were seen to do, (channels,); None to compute it.
+        codes: What the codes of its inputs were seen to do, (channels,), on some images; where
+            that is more than is computed, it takes its place.
     """
+    computed = _expected(facts, step, reference, None)
+    if computed is None or codes is None:
+        return computed
+    seen = _expected(facts, step, reference, codes)
+    return computed if seen is None else np.maximum(computed, seen)
+
+
+def _expected(
+    facts: LayerFacts, step: StepSums, reference: Reference, codes: Array | None
+) -> Array | None:
+    """Return what is to be expected if codes do this; None to compute it."""
     if not facts.sources or facts.kind is Kind.UNKNOWN:
         return None
     if any(source.tensor not in step.inherited for source in facts.sources):

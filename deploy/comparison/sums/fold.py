@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +59,11 @@ class PairSums:
         nonfinite: Values that are NaN or infinite on either side.
         largest: Largest |difference|.
         at: Where that is.
+        noises: Σ (c − r)² of each image, in the order they came.
     """
 
     sums: Array = field(default_factory=lambda: np.zeros((0, PAIR_SUMS)))
+    noises: array[float] = field(default_factory=lambda: array("d"))
     elements: int = 0
     nonfinite: int = 0
     largest: float = 0.0
@@ -79,7 +82,9 @@ class PairSums:
             r, c = r.astype(np.float64), c.astype(np.float64)
         if not len(self.sums):
             self.sums = np.zeros((r.shape[1], PAIR_SUMS))
-        largest, at = sum_pair(r, c, self.sums)
+        noises = np.zeros(len(r))
+        largest, at = sum_pair(r, c, self.sums, noises)
+        self.noises.frombytes(noises.tobytes())
         self.elements += r.shape[0] * r.shape[2]
         if not np.isfinite(self.sums).all():
             self.nonfinite += r.size - int(np.count_nonzero(np.isfinite(r) & np.isfinite(c)))

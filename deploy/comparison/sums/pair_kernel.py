@@ -20,23 +20,24 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITE = np.int32(0x7F800000)
 
 
-def sum_pair(reference: Array, candidate: Array, sums: Array) -> tuple[float, int]:
+def sum_pair(reference: Array, candidate: Array, sums: Array, noises: Array) -> tuple[float, int]:
     """Add the sums of a pair, and find its largest difference.
 
     Args:
         reference: (n, c, l).
         candidate: The same.
         sums: (c, PAIR_SUMS) float64, added to in place. A NaN or Inf makes its channel's NaN.
+        noises: (n,) float64: Σd² of each image is added.
 
     Returns:
         Largest difference and its flat index; 0 and −1 when there is none.
     """
-    largest, at = _sum_pair(reference, candidate, sums)
+    largest, at = _sum_pair(reference, candidate, sums, noises)
     return float(largest), int(at)
 
 
 @compiled(ANY_ORDER)
-def _sum_pair(r: Any, c: Any, sums: Any) -> Any:
+def _sum_pair(r: Any, c: Any, sums: Any, noises: Any) -> Any:
     images, channels, length = r.shape
     largest = 0.0
     at = -1
@@ -49,6 +50,7 @@ def _sum_pair(r: Any, c: Any, sums: Any) -> Any:
             sums[k, 2] += s2
             sums[k, 3] += s3
             sums[k, 4] += s4
+            noises[n] += s4
             # Only a row whose whole noise is above the square of the largest can hold a larger;
             # and it has no NaN, or its noise were one.
             if s4 > largest * largest:
