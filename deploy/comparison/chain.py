@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -54,16 +55,8 @@ class Chain:
 
     def __init__(self, sides: Sequence[Side], *, own: bool, stop: Stop | None = None) -> None:
         self.sides = tuple(sides)
-        self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in sides)
-        self.steps = tuple(
-            StepSums(
-                *(c.quantizers, c.holdings, c.strided, c.amaxes, _joined(r, c), made),
-                passed=passed_by(r.wiring, r.outputs),
-                feeds=own and c.feedable and not (r.opaque or c.opaque),
-            )
-            for (r, c), made in zip(pairwise(sides), self.made, strict=False)
-        )
-        self.answers = Answers.of(len(sides))
+        self._own = own
+        self._begin_sums()
         self.done = 0
         self.stopped = False
         self._stop = stop
@@ -74,6 +67,19 @@ class Chain:
         self._under_way: deque[tuple[Part, Future[bool]]] = deque()
         self._models: Models | None = None
         self._parts = 0
+
+    def _begin_sums(self) -> None:
+        """Begin with sums of nothing."""
+        self.made: tuple[dict[str, SideSums], ...] = tuple({} for _ in self.sides)
+        self.steps = tuple(
+            StepSums(
+                *(c.quantizers, c.holdings, c.strided, c.amaxes, _joined(r, c), made),
+                passed=passed_by(r.wiring, r.outputs),
+                feeds=self._own and c.feedable and not (r.opaque or c.opaque),
+            )
+            for (r, c), made in zip(pairwise(self.sides), self.made, strict=False)
+        )
+        self.answers = Answers.of(len(self.sides))
 
     @property
     def models(self) -> Models:
@@ -126,8 +132,7 @@ class Chain:
         models.turns.begin(self._parts)
         self._under_way.append((part, self._pool.submit(self._run, part, models)))
         self._parts += 1
-        # The first one shows whether the models run at all; all parts wait for it to open them.
-        return self._end() if part.number == 0 else True
+        return True
 
     def _run(self, part: Part, models: Models) -> bool:
         try:
@@ -145,6 +150,8 @@ class Chain:
             # A later part failed first; it says why.
             return self._end() if self._under_way else False
         except GraphError as err:
+            if part.number == 0 and self._under_way:
+                part = self._alone(part)
             if not find_break(self.sides, self.steps, part.feeds, str(err)):
                 raise
             going = False
@@ -158,6 +165,21 @@ class Chain:
         for step in self.steps:
             step.images = self.done
         return True
+
+    def _alone(self, part: Part) -> Part:
+        """Run the first part again, which failed: how far others came by then is chance."""
+        for _, future in self._under_way:
+            future.exception()  # waits: nobody adds to the sums any more
+        self._under_way.clear()
+        self._begin_sums()
+        models = replace(
+            self.models, made=self.made, steps=self.steps, answers=self.answers, turns=Turns()
+        )
+        self._models = models
+        again = Part(0, part.indices, part.feeds, models)
+        with suppress(GraphError):
+            again.run()
+        return again
 
     def _open(self, feeds: Sequence[Tensors]) -> Models:
         """Cut all models where all can be, as finely as it saves memory."""

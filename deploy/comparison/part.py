@@ -109,7 +109,8 @@ class Part:
         with self._turn(-1, 0, _FREE):
             self.models.answers.images.extend(map(int, self.indices))
             for made, feed in zip(self.models.made, self.feeds, strict=True):
-                _work(_bounds(made, feed))
+                for name, sums in _sums_of(made, feed).items():
+                    sums.add(feed[name])
             for k, step in enumerate(self.models.steps):
                 r, c = self.feeds[k : k + 2]
                 names = step.meet(r, c, partial(_dtypes, r, c))
@@ -126,7 +127,6 @@ class Part:
             c, self._held[k] = walker.free(at, self._held[k])
             with self._turn(at, k, _FREE):
                 self._answer(k, c)
-                _work(_bounds(models.made[k], c))
                 names = self._free(k, r, c) if k else []
                 if k > 1:
                     _work(models.steps[k - 1].against_first(first, c, self._batch))
@@ -147,7 +147,14 @@ class Part:
         step, walkers = self.models.steps[k - 1], self.models.walkers
         theirs, ours = walkers[k - 1].dtype, walkers[k].dtype
         names = step.meet(r, c, lambda name: (theirs(name), ours(name)))
-        _work(step.free(names, r, c, self._batch))
+        # Of each model once; of the first one while the second is summed up.
+        made = self.models.made
+        first = _sums_of(made[0], r) if k == 1 else {}
+        bounds = first, _sums_of(made[k], c)
+        _work(step.free(names, r, c, self._batch, bounds))
+        for sums, tensors in zip(bounds, (r, c), strict=True):
+            for name in sums.keys() - set(names):
+                sums[name].add(tensors[name])
         return names
 
     def _fed(self, k: int, at: int, r: Tensors, names: Sequence[str]) -> None:
@@ -173,14 +180,10 @@ def _dtypes(r: Tensors, c: Tensors, name: str) -> tuple[np.dtype[Any], np.dtype[
     return r[name].dtype, c[name].dtype
 
 
-def _bounds(sums: dict[str, SideSums], made: Tensors) -> list[Task]:
-    """Return the tasks that fold the bounds of what a model made, one for each tensor."""
-
-    def task(into: SideSums, array: Any) -> Task:
-        return lambda: into.add(array)
-
-    numbers = {name: array for name, array in made.items() if array.dtype.kind in "fiub"}
-    return [task(sums.setdefault(name, SideSums()), array) for name, array in numbers.items()]
+def _sums_of(sums: dict[str, SideSums], made: Tensors) -> dict[str, SideSums]:
+    """Return the sums of the tensors that a model made, those that are numbers."""
+    numbers = (name for name, array in made.items() if array.dtype.kind in "fiub")
+    return {name: sums.setdefault(name, SideSums()) for name in numbers}
 
 
 def _work(tasks: Iterable[Task]) -> None:

@@ -11,6 +11,7 @@ With more than two models each is compared with the one before it, all in one pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,11 +21,12 @@ from deploy.comparison.assemble import keep_histograms, rows_of
 from deploy.comparison.chain import Chain
 from deploy.comparison.judging.judge import Judge, Judgement
 from deploy.comparison.part import Models
-from deploy.comparison.second_look import LOOKED_AT, Seen, look_again
+from deploy.comparison.second_look import Seen, look_again
 from deploy.comparison.sides.side import check_pair
 from deploy.comparison.sides.subjects import open_side
+from deploy.comparison.sums.fold import load_loops
 from deploy.comparison.values.report import Report
-from deploy.comparison.values.verdict import Bounds, Reason
+from deploy.comparison.values.verdict import Bounds
 from deploy.images import ImageRequest, Images, open_images
 
 __all__ = ["CompareOptions", "compare_models"]
@@ -68,7 +70,9 @@ def compare_models(
         MissingBackendError: What runs one of them is not here.
     """
     options = options or CompareOptions()
-    sides = [open_side(text) for text in models]
+    with ThreadPoolExecutor(1, "strata-loops") as pool:
+        pool.submit(load_loops)  # what fails there fails again where it is needed
+        sides = [open_side(text) for text in models]
     for reference, candidate in pairwise(sides):
         check_pair(reference, candidate)
     specs = {side.where: side.card.preprocess for side in sides}
@@ -119,21 +123,9 @@ def _judged(
         images: What the models ran over, as far as they came.
         names: Tensors to judge; None for all.
     """
-    found = judge.judge(names)
-    if not found.unexplained:
-        return found
-    own = {name: models.steps[step].own[name] for name in found.unexplained}
-    # One channel may err on any image; all of a layer do where an outlier is clipped.
-    channel = any(b.reason is Reason.CHANNEL for b in found.verdict.blame if b.tensor in own)
-    codes = look_again(
-        models.sides[step],
-        models.steps[step].quantizers,
-        found.unexplained,
-        own,
-        Seen(models.ends, images, models.together),
-        count=len(images) if channel else LOOKED_AT,
-    )
-    return judge.judge(names, codes)
+    seen = Seen(models.ends, images, models.together)
+    reference, quantizers = models.sides[step], models.steps[step].quantizers
+    return judge.judge(names, lambda layers: look_again(reference, quantizers, layers, seen))
 
 
 def _report(chain: Chain, images: Images, options: CompareOptions) -> Report:

@@ -21,18 +21,18 @@ import numpy.typing as npt
 from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.graphs.wiring import passed_by
+from deploy.comparison.judging.judge import Unexplained
 from deploy.comparison.sides.side import Side
-from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.sums.step_sums import passed_on
 from deploy.images import Images
 from exporter.session import Tensors
 
-__all__ = ["LOOKED_AT", "Layers", "Seen", "look_again", "noise_of_codes"]
+__all__ = ["Layers", "Seen", "look_again", "noise_of_codes"]
 
 Array = npt.NDArray[Any]
 Layers = Mapping[str, Sequence[Source]]  # tensor → what the layer that makes it reads
 
-LOOKED_AT = 8  # images
+_LOOKED_AT = 8  # images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +53,8 @@ class Seen:
 def look_again(
     reference: Side,
     quantizers: Mapping[str, Quantizer],
-    layers: Layers,
-    own: Mapping[str, PairSums],
+    layers: Mapping[str, Unexplained],
     seen: Seen,
-    *,
-    count: int = LOOKED_AT,
 ) -> dict[str, Array]:
     """Return what a candidate's codes do to layers of the reference, over all images.
 
@@ -66,23 +63,23 @@ def look_again(
     Args:
         reference: The model whose layers they are.
         quantizers: Of the candidate, by tensor.
-        layers: Which layers, and what the candidate's read as codes.
-        own: The candidate's errors at these layers.
-        seen: What they were measured on.
-        count: How many images to look at, at most.
+        layers: Which layers, and how the candidate's err.
+        seen: What that was measured on.
 
     Returns:
         Tensor → mean square of the error in each channel, (channels,), as much more or less than
         on the images looked at as the candidate's error is.
     """
-    noises = np.array([sums.noises for sums in own.values()])
+    noises = np.array([layer.own.noises for layer in layers.values()])
     shares = noises / np.maximum(noises.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     whole = isinstance(reference.image.shape[0], int)  # it takes no single images
     most = np.argsort(-shares.sum(axis=0), kind="stable")
-    chosen = np.sort(most if whole else most[:count])
+    few = frozenset(most[:_LOOKED_AT].tolist()).union(*(u.images for u in layers.values()))
+    chosen = np.sort(most) if whole else np.array(sorted(few))
     some = replace(seen.images, indices=seen.images.indices[chosen])
-    found = noise_of_codes(reference, quantizers, layers, seen.ends, some, together=seen.together)
-    usual = dict(zip(own, noises.mean(axis=1) / noises[:, chosen].mean(axis=1), strict=True))
+    read = {name: layer.sources for name, layer in layers.items()}
+    found = noise_of_codes(reference, quantizers, read, seen.ends, some, together=seen.together)
+    usual = dict(zip(layers, noises.mean(axis=1) / noises[:, chosen].mean(axis=1), strict=True))
     return {name: noise * usual[name] for name, noise in found.items()}
 
 

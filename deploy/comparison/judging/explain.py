@@ -32,7 +32,7 @@ from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.sums.step_sums import StepSums, read_of
 from deploy.comparison.values.measures import Explained
 
-__all__ = ["CHANNEL_DB", "Reference", "expected_noise", "explain"]
+__all__ = ["CHANNEL_DB", "Reference", "channels_beyond", "expected_noise", "explain"]
 
 Array = npt.NDArray[Any]
 
@@ -86,6 +86,20 @@ def explain(own: PairSums, expected: Array | None) -> Explained:
     if alone > excess and len(ratios) > 1:
         return Explained(decibels, alone, channel)
     return Explained(decibels, excess)
+
+
+def channels_beyond(own: PairSums, expected: Array, excess_db: float) -> tuple[int, ...]:
+    """Return the channels whose own error is larger than one channel's may be by chance.
+
+    Args:
+        own: Sums of the error.
+        expected: Mean square to expect, (channels,).
+        excess_db: What is allowed beyond that.
+    """
+    noise = own.noise / own.elements
+    most = np.maximum(expected, float(expected.sum()) * 1e-12)
+    beyond = noise > most * 10.0 ** ((CHANNEL_DB + excess_db) / 10.0)
+    return tuple(map(int, np.flatnonzero(beyond)))
 
 
 def _decibels(ratio: float) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,12 @@ import numpy.typing as npt
 
 from deploy.comparison.graphs.layer_facts import LayerFacts, LayerReader
 from deploy.comparison.graphs.lineage import Source
-from deploy.comparison.judging.explain import Reference, expected_noise, explain
+from deploy.comparison.judging.explain import (
+    Reference,
+    channels_beyond,
+    expected_noise,
+    explain,
+)
 from deploy.comparison.judging.parameters import (
     OwnError,
     ParameterFault,
@@ -29,12 +36,36 @@ from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.values.measures import Explained, Status
 from deploy.comparison.values.verdict import Blame, Bounds, Reason, Verdict
 
-__all__ = ["Judge", "Judgement"]
+__all__ = ["Judge", "Judgement", "Unexplained"]
 
 Array = npt.NDArray[Any]
 
 _HALF_MAX = 65504.0
+_AT_ONCE = min(4, os.cpu_count() or 1)  # layers: each holds its weights
 _LARGER = (Reason.ERROR, Reason.CHANNEL, Reason.BIAS)  # what an excess alone is called
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unexplained:
+    """An error of a layer that is larger than was computed.
+
+    Attributes:
+        sources: What the layer reads.
+        own: The error.
+        channels: In which channels it is larger than one channel's may be.
+    """
+
+    sources: tuple[Source, ...]
+    own: PairSums
+    channels: tuple[int, ...]
+
+    @property
+    def images(self) -> frozenset[int]:
+        """The numbers of the images on which those channels err most."""
+        return frozenset(int(self.own.worst[channel, 1]) for channel in self.channels)
+
+
+Look = Callable[[Mapping[str, Unexplained]], Mapping[str, Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +76,30 @@ class Judgement:
         verdict: The layers at fault.
         explained: Tensor → its own error against its expectation.
         precisions: Tensor → what the layer computes in, of the reference and the candidate.
-        unexplained: Tensors that are blamed for nothing but an error larger than was computed,
-            and what their layers read: see :mod:`deploy.comparison.second_look`.
     """
 
     verdict: Verdict
     explained: Mapping[str, Explained] = field(default_factory=dict)
     precisions: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
-    unexplained: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """What is found of a layer.
+
+    Attributes:
+        facts: Of the candidate's, without its weights; None when they are not known.
+        precisions: What it computes in, in the reference and the candidate; empty if unknown.
+        explained: Its own error against what is expected.
+        fault: What is wrong with it.
+        unexplained: Its own error, where that alone is.
+    """
+
+    facts: LayerFacts | None
+    precisions: tuple[str, str]
+    explained: Explained | None
+    fault: Blame | None
+    unexplained: Unexplained | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,40 +142,56 @@ class Judge:
             structure_faults(graphs[1].model, step.joined) if graphs[1] and not same else {}
         )
 
-    def judge(
-        self, names: Iterable[str] | None = None, codes: Mapping[str, Array] | None = None
-    ) -> Judgement:
+    def judge(self, names: Iterable[str] | None = None, look: Look | None = None) -> Judgement:
         """Judge what the step has summed up so far.
 
         Args:
             names: Tensors to judge, in graph order; None for all.
-            codes: Tensor → mean square, (channels,), of what the codes that its layer reads were
-                seen to do, where somebody looked.
+            look: Looks again at errors larger than was computed: takes them by tensor, returns
+                of each the mean square, (channels,), of what its codes do. None: nobody does.
         """
-        codes = codes or {}
-        unexplained: dict[str, tuple[Source, ...]] = {}
-        explained: dict[str, Explained] = {}
-        precisions: tuple[dict[str, str], dict[str, str]] = {}, {}
         ranges = Ranges.of(self._step)
+        names = list(self._step.seen) if names is None else list(names)
+        with ThreadPoolExecutor(_AT_ONCE, "strata-judge") as pool:
+            looked = pool.map(lambda name: self._look_at(name, ranges), names)
+            found = dict(zip(names, looked, strict=True))
+        unexplained = {name: f.unexplained for name, f in found.items() if f.unexplained}
+        if unexplained and look is not None:
+            for name, codes in look(unexplained).items():
+                found[name] = self._look_at(name, ranges, codes)
         blame: list[Blame] = []
-        for name in list(self._step.seen) if names is None else names:
-            layer = self._layer(name, codes.get(name))
-            for known, facts in zip(precisions, (layer.theirs, layer.facts), strict=True):
-                if facts is not None:
-                    known[name] = facts.precision
-            if layer.own is not None and layer.facts is not None:
-                explained[name] = explain(layer.own, layer.expected)
-            first = next(self._faults(layer, explained.get(name), ranges), None)
-            if first is not None:
-                blame.append(behind_its_cause(first, layer.facts, blame))
-                if first.reason in _LARGER and layer.facts and layer.expected is not None:
-                    unexplained[name] = layer.facts.sources
+        for layer in found.values():
+            if layer.fault is not None:
+                blame.append(behind_its_cause(layer.fault, layer.facts, blame))
         ranked = sorted(blame, key=lambda b: -b.excess_db)
         below = self._first_below()
         return Judgement(
             Verdict(blame[0].tensor if blame else None, tuple(ranked), below),
+            {name: f.explained for name, f in found.items() if f.explained is not None},
+            (
+                {n: f.precisions[0] for n, f in found.items() if f.precisions[0]},
+                {n: f.precisions[1] for n, f in found.items() if f.precisions[1]},
+            ),
+        )
+
+    def _look_at(self, name: str, ranges: Ranges, codes: Array | None = None) -> _Found:
+        """Read a layer, and say what is wrong with it; its weights are let go of."""
+        layer = self._layer(name, codes)
+        explained = None
+        if layer.own is not None and layer.facts is not None:
+            explained = explain(layer.own, layer.expected)
+        fault = next(self._faults(layer, explained, ranges), None)
+        unexplained = None
+        if fault and fault.reason in _LARGER and layer.own and layer.expected is not None:
+            unexplained = self._unexplained(layer, layer.own, layer.expected)
+        return _Found(
+            None if layer.facts is None else replace(layer.facts, weights=None),
+            (
+                layer.theirs.precision if layer.theirs else "",
+                layer.facts.precision if layer.facts else "",
+            ),
             explained,
-            precisions,
+            fault,
             unexplained,
         )
 
@@ -141,6 +204,13 @@ class Judge:
         reference = Reference(self._sides[0].quantizers, theirs)
         expected = expected_noise(ours, self._step, reference, codes) if ours else None
         return _Layer(name, theirs, ours, own, expected)
+
+    def _unexplained(self, layer: _Layer, own: PairSums, expected: Array) -> Unexplained:
+        """Return what is to be looked at again."""
+        sources = layer.facts.sources if layer.facts else ()
+        precision = layer.facts.precision if layer.facts else ""
+        allowed = self._bounds.excess_db.get(precision, math.inf)
+        return Unexplained(sources, own, channels_beyond(own, expected, allowed))
 
     def _first_below(self) -> str | None:
         floor = self._bounds.floor_db

@@ -16,8 +16,9 @@ from deploy.comparison.sums.code_kernel import CODES, Rule, round_values, same_c
 from deploy.comparison.sums.pair_kernel import BINS, PAIR_SUMS, bin_values, bound_values, sum_pair
 from deploy.comparison.values.measures import Errors, Histogram, Place
 
-__all__ = ["PairSums", "Rounding", "Same", "SideSums", "as_channels", "histogram"]
+__all__ = ["PairSums", "Rounding", "Same", "SideSums", "as_channels", "histogram", "load_loops"]
 
+_NOT_WANTED = np.zeros((0, 4))
 _FITS = 0.2  # octaves between a constant and the one that goes with the scale
 
 Array = npt.NDArray[Any]
@@ -60,33 +61,48 @@ class PairSums:
         largest: Largest |difference|.
         at: Where that is.
         noises: Σ (c − r)² of each image, in the order they came.
+        worst: Largest Σ (c − r)² of one image in each channel, and the number of that image in
+            that order, (channels, 2) float64; −1 for none.
     """
 
     sums: Array = field(default_factory=lambda: np.zeros((0, PAIR_SUMS)))
     noises: array[float] = field(default_factory=lambda: array("d"))
+    worst: Array = field(default_factory=lambda: np.zeros((0, 2)))
     elements: int = 0
     nonfinite: int = 0
     largest: float = 0.0
     at: Place | None = None
 
-    def add(self, reference: Array, candidate: Array, images: Indices) -> None:
+    def add(
+        self,
+        reference: Array,
+        candidate: Array,
+        images: Indices,
+        sides: tuple[SideSums | None, SideSums | None] = (None, None),
+    ) -> None:
         """Fold one batch.
 
         Args:
             reference: Any shape and real type.
             candidate: The same shape.
             images: Index of each image in the data.
+            sides: Bounds of the reference's and of the candidate's tensor, to be folded on the
+                way; None for those that are not wanted.
         """
         r, c = as_channels(reference), as_channels(candidate)
         if c.dtype != r.dtype:
             r, c = r.astype(np.float64), c.astype(np.float64)
         if not len(self.sums):
             self.sums = np.zeros((r.shape[1], PAIR_SUMS))
-        noises = np.zeros(len(r))
-        largest, at = sum_pair(r, c, self.sums, noises)
+            self.worst = np.stack([np.zeros(r.shape[1]), np.full(r.shape[1], -1.0)], axis=1)
+        before, noises = len(self.noises), np.zeros(len(r))
+        of_r, of_c = (_NOT_WANTED if side is None else side.of(r.shape[1]) for side in sides)
+        largest, at, finite = sum_pair(
+            *(r, c, self.sums, (noises, self.worst), (of_r, of_c)), before=before
+        )
         self.noises.frombytes(noises.tobytes())
         self.elements += r.shape[0] * r.shape[2]
-        if not np.isfinite(self.sums).all():
+        if not finite:
             self.nonfinite += r.size - int(np.count_nonzero(np.isfinite(r) & np.isfinite(c)))
         if largest > self.largest:
             n, *index = np.unravel_index(at, reference.shape or (1,))
@@ -127,25 +143,43 @@ class SideSums:
     """What one model made of a tensor: its bounds in each channel, NaN and infinities.
 
     Attributes:
-        low: Smallest value of each channel that is no NaN, (channels,) float64; NaN for none.
-        high: Likewise the largest.
-        nan: How many NaN.
-        inf: How many infinities.
+        found: (channels, 4) float64: the smallest and the largest value that is no NaN, NaN for
+            none; how many are NaN, and how many infinite. Empty before the first batch.
     """
 
-    low: Array = field(default_factory=lambda: np.zeros(0))
-    high: Array = field(default_factory=lambda: np.zeros(0))
-    nan: int = 0
-    inf: int = 0
+    found: Array = field(default_factory=lambda: np.zeros((0, 4)))
 
     def add(self, array: Array) -> None:
         """Fold one batch."""
         values = as_channels(array)
-        if not len(self.low):
-            self.low, self.high = (np.full(values.shape[1], np.nan) for _ in range(2))
-        nan, inf = bound_values(values, self.low, self.high)
-        self.nan += nan
-        self.inf += inf
+        bound_values(values, self.of(values.shape[1]))
+
+    def of(self, channels: int) -> Array:
+        """Return what is to be kept up to date of so many channels."""
+        if not len(self.found):
+            self.found = np.zeros((channels, 4))
+            self.found[:, :2] = np.nan
+        return self.found
+
+    @property
+    def low(self) -> Array:
+        """Smallest value of each channel that is no NaN, (channels,) float64; NaN for none."""
+        return self.found[:, 0]
+
+    @property
+    def high(self) -> Array:
+        """Likewise the largest."""
+        return self.found[:, 1]
+
+    @property
+    def nan(self) -> int:
+        """How many values are NaN."""
+        return int(self.found[:, 2].sum())
+
+    @property
+    def inf(self) -> int:
+        """How many values are infinite."""
+        return int(self.found[:, 3].sum())
 
     @property
     def dead(self) -> int:
@@ -253,6 +287,17 @@ class Rounding:
         left = int(self.tally.sum()) - math.ceil(without * int(self.tally.sum()))
         before = np.cumsum(self.tally) - self.tally
         return np.asarray(np.clip(left - before, 0, self.tally))
+
+
+def load_loops() -> None:
+    """Load the compiled loops, which takes half a second: they need not be waited for later."""
+    nothing = np.zeros((1, 1, 1), np.float32)
+    quantizer = Quantizer("", 1.0, 1.0, 0, "int8", QMIN, QMAX)
+    PairSums().add(nothing, nothing, np.zeros(1, np.int64))
+    SideSums().add(nothing)
+    Same().add(nothing, nothing, quantizer)
+    Rounding().add(nothing, quantizer)
+    histogram(nothing, nothing + 1)
 
 
 def histogram(reference: Array, candidate: Array) -> Histogram | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,32 +19,54 @@ BINS = 64  # of a histogram
 _SIGN = np.int32(31)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITE = np.int32(0x7F800000)
+_NO_BOUNDS = np.zeros((0, 4))
 
 
-def sum_pair(reference: Array, candidate: Array, sums: Array, noises: Array) -> tuple[float, int]:
+def sum_pair(
+    reference: Array,
+    candidate: Array,
+    sums: Array,
+    noises: tuple[Array, Array],
+    bounds: tuple[Array, Array] | None = None,
+    *,
+    before: int = 0,
+) -> tuple[float, int, bool]:
     """Add the sums of a pair, and find its largest difference.
 
     Args:
         reference: (n, c, l).
         candidate: The same.
         sums: (c, PAIR_SUMS) float64, added to in place. A NaN or Inf makes its channel's NaN.
-        noises: (n,) float64: Σd² of each image is added.
+        noises: Σd² of each image, (n,) float64, are added to the first. The second, (c, 2) float64,
+            holds the largest Σd² of one image in each channel, and the number of that image.
+        before: How many images came before: the number of the first one.
+        bounds: Of the reference and the candidate, (c, 4) float64 each: smallest and largest
+            value as :func:`bound_values` keeps them, and how many are NaN and infinite. They are
+            taken on the way, while the values are near.
 
     Returns:
-        Largest difference and its flat index; 0 and −1 when there is none.
+        Largest difference and its flat index, 0 and −1 when there is none; and whether all
+        values are finite.
     """
-    largest, at = _sum_pair(reference, candidate, sums, noises)
-    return float(largest), int(at)
+    wanted = bounds or (_NO_BOUNDS, _NO_BOUNDS)
+    largest, at, total = _sum_pair(reference, candidate, sums, *noises, *wanted, before)
+    return largest, at, math.isfinite(total)
 
 
 @compiled(ANY_ORDER)
-def _sum_pair(r: Any, c: Any, sums: Any, noises: Any) -> Any:
+def _sum_pair(
+    r: Any, c: Any, sums: Any, noises: Any, worst: Any, of_r: Any, of_c: Any, before: Any
+) -> Any:
     images, channels, length = r.shape
-    largest = 0.0
+    largest = total = 0.0
     at = -1
     for n in range(images):
         for k in range(channels):
             x, y = r[n, k], c[n, k]
+            if len(of_r):
+                _bound_row(x, of_r[k])
+            if len(of_c):
+                _bound_row(y, of_c[k])
             s0, s1, s2, s3, s4 = _row_sums(x, y)
             sums[k, 0] += s0
             sums[k, 1] += s1
@@ -51,6 +74,10 @@ def _sum_pair(r: Any, c: Any, sums: Any, noises: Any) -> Any:
             sums[k, 3] += s3
             sums[k, 4] += s4
             noises[n] += s4
+            total += s1 + s2 + s4
+            if s4 > worst[k, 0]:
+                worst[k, 0] = s4
+                worst[k, 1] = before + n
             # Only a row whose whole noise is above the square of the largest can hold a larger;
             # and it has no NaN, or its noise were one.
             if s4 > largest * largest:
@@ -61,7 +88,7 @@ def _sum_pair(r: Any, c: Any, sums: Any, noises: Any) -> Any:
                         if d > largest:
                             largest = d
                             at = (n * channels + k) * length + i
-    return largest, at
+    return largest, at, total
 
 
 @compiled(ANY_ORDER)
@@ -89,42 +116,40 @@ def _largest_difference(x: Any, y: Any) -> Any:
     return np.int32(most).view(np.float32)
 
 
-def bound_values(values: Array, low: Array, high: Array) -> tuple[int, int]:
+def bound_values(values: Array, bounds: Array) -> None:
     """Widen the bounds of each channel to hold some more values.
 
     Args:
         values: (n, c, l).
-        low: (c,) float64, changed in place; NaN where there was no value yet. A NaN is none.
-        high: The same.
-
-    Returns:
-        How many are NaN, and how many infinite.
+        bounds: (c, 4) float64, changed in place: the smallest and the largest value, NaN where
+            there was none yet, a NaN being none; how many are NaN, and how many infinite.
     """
-    nan, inf = _bound_values(values, low, high)
-    return int(nan), int(inf)
+    _bound_values(values, bounds)
 
 
 @compiled(AS_WRITTEN)
-def _bound_values(values: Any, low: Any, high: Any) -> Any:
-    images, channels, length = values.shape
-    nan = inf = 0
+def _bound_values(values: Any, bounds: Any) -> Any:
+    images, channels, _ = values.shape
     for n in range(images):
         for k in range(channels):
-            x = values[n, k]
-            finite, least, most = _bounds(x)
-            if not finite:
-                least = most = np.nan
-                for i in range(length):
-                    v = np.float64(x[i])
-                    nan += v != v
-                    inf += np.isinf(v)
-                    least = least if least <= v or v != v else v
-                    most = most if most >= v or v != v else v
-            if least == least and not low[k] <= least:
-                low[k] = least
-            if most == most and not high[k] >= most:
-                high[k] = most
-    return nan, inf
+            _bound_row(values[n, k], bounds[k])
+
+
+@compiled(AS_WRITTEN)
+def _bound_row(x: Any, bounds: Any) -> Any:
+    finite, least, most = _bounds(x)
+    if not finite:
+        least = most = np.nan
+        for i in range(x.size):
+            v = np.float64(x[i])
+            bounds[2] += v != v
+            bounds[3] += np.isinf(v)
+            least = least if least <= v or v != v else v
+            most = most if most >= v or v != v else v
+    if least == least and not bounds[0] <= least:
+        bounds[0] = least
+    if most == most and not bounds[1] >= most:
+        bounds[1] = most
 
 
 @compiled(AS_WRITTEN)

@@ -21,6 +21,8 @@ __all__ = ["Batch", "StepSums", "passed_on", "read_of"]
 
 Indices = npt.NDArray[np.int64]
 Task = Callable[[], None]
+_Bounds = Mapping[str, SideSums]
+_Sides = tuple[SideSums | None, SideSums | None]
 
 
 def read_of(name: str) -> str:
@@ -102,11 +104,31 @@ class StepSums:
                 self.seen[name] = Seen.of(dtypes(name), (r[name].shape, c[name].shape))
         return [name for name in both if self.seen[name].status is Status.COMPARED]
 
-    def free(self, names: Iterable[str], r: Tensors, c: Tensors, batch: Batch) -> list[Task]:
-        """Return the tasks that fold a free run, one for each tensor."""
-        return [self._free(name, r, c[name], batch) for name in names]
+    def free(
+        self,
+        names: Iterable[str],
+        r: Tensors,
+        c: Tensors,
+        batch: Batch,
+        bounds: tuple[_Bounds, _Bounds] = ({}, {}),
+    ) -> list[Task]:
+        """Return the tasks that fold a free run, one for each tensor.
 
-    def _free(self, name: str, made: Tensors, c: npt.NDArray[Any], batch: Batch) -> Task:
+        Args:
+            names: The tensors.
+            r: What the reference made.
+            c: What the candidate made.
+            batch: The images under way.
+            bounds: Bounds of either side's tensors that are to be folded, too, by tensor.
+        """
+        return [
+            self._free(name, r, c[name], batch, (bounds[0].get(name), bounds[1].get(name)))
+            for name in names
+        ]
+
+    def _free(
+        self, name: str, made: Tensors, c: npt.NDArray[Any], batch: Batch, sides: _Sides
+    ) -> Task:
         r, total = made[name], made.get(self.passed.get(name, ""))
         sums = self.inherited.setdefault(name, PairSums())
         quantizer = self.quantizers.get(name)
@@ -122,7 +144,7 @@ class StepSums:
             part_rounding = self.rounding.setdefault(part, Rounding())
 
         def work() -> None:
-            self._add(name, sums, (r, c), batch)
+            self._add(name, sums, (r, c), batch, sides)
             if quantizer is not None:
                 same.add(r, c, quantizer)
                 rounding.add(r, quantizer)
@@ -174,8 +196,15 @@ class StepSums:
         sums: PairSums,
         pair: tuple[npt.NDArray[Any], npt.NDArray[Any]],
         batch: Batch,
+        sides: _Sides = (None, None),
     ) -> None:
-        r, c = (passed_on(side) for side in pair) if name in self._summed else pair
+        if name not in self._summed:
+            sums.add(*pair, batch.images, sides)
+            return
+        for side, array in zip(sides, pair, strict=True):
+            if side is not None:
+                side.add(array)
+        r, c = map(passed_on, pair)
         sums.add(r, c, batch.images)
 
     def held(self, name: str) -> Holding:
