@@ -19,7 +19,8 @@ from itertools import pairwise
 from core.progress import Progress, silent
 from deploy.comparison.assemble import keep_histograms, rows_of
 from deploy.comparison.chain import Chain
-from deploy.comparison.judging.judge import Judge, Judgement
+from deploy.comparison.judging.judge import Judge
+from deploy.comparison.judging.judgement import Judgement
 from deploy.comparison.part import Models
 from deploy.comparison.second_look import Seen, look_again
 from deploy.comparison.sides.side import check_pair

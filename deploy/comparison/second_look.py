@@ -21,7 +21,7 @@ import numpy.typing as npt
 from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.graphs.wiring import passed_by
-from deploy.comparison.judging.judge import Unexplained
+from deploy.comparison.judging.judgement import Unexplained
 from deploy.comparison.sides.side import Side
 from deploy.comparison.sums.step_sums import passed_on
 from deploy.images import Images

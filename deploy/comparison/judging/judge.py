@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.graphs.layer_facts import LayerFacts, LayerReader
-from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.judging.explain import (
     Reference,
     channels_beyond,
     expected_noise,
     explain,
 )
+from deploy.comparison.judging.judgement import Found, Judgement, Layer, Look, Unexplained
 from deploy.comparison.judging.parameters import (
     OwnError,
     ParameterFault,
@@ -36,89 +36,13 @@ from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.values.measures import Explained, Status
 from deploy.comparison.values.verdict import Blame, Bounds, Reason, Verdict
 
-__all__ = ["Judge", "Judgement", "Unexplained"]
+__all__ = ["Judge"]
 
 Array = npt.NDArray[Any]
 
 _HALF_MAX = 65504.0
 _AT_ONCE = min(4, os.cpu_count() or 1)  # layers: each holds its weights
 _LARGER = (Reason.ERROR, Reason.CHANNEL, Reason.BIAS)  # what an excess alone is called
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Unexplained:
-    """An error of a layer that is larger than was computed.
-
-    Attributes:
-        sources: What the layer reads.
-        own: The error.
-        channels: In which channels it is larger than one channel's may be.
-    """
-
-    sources: tuple[Source, ...]
-    own: PairSums
-    channels: tuple[int, ...]
-
-    @property
-    def images(self) -> frozenset[int]:
-        """The numbers of the images on which those channels err most."""
-        return frozenset(int(self.own.worst[channel, 1]) for channel in self.channels)
-
-
-Look = Callable[[Mapping[str, Unexplained]], Mapping[str, Array]]
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What is concluded of a step.
-
-    Attributes:
-        verdict: The layers at fault.
-        explained: Tensor → its own error against its expectation.
-        precisions: Tensor → what the layer computes in, of the reference and the candidate.
-    """
-
-    verdict: Verdict
-    explained: Mapping[str, Explained] = field(default_factory=dict)
-    precisions: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """What is found of a layer.
-
-    Attributes:
-        facts: Of the candidate's, without its weights; None when they are not known.
-        precisions: What it computes in, in the reference and the candidate; empty if unknown.
-        explained: Its own error against what is expected.
-        fault: What is wrong with it.
-        unexplained: Its own error, where that alone is.
-    """
-
-    facts: LayerFacts | None
-    precisions: tuple[str, str]
-    explained: Explained | None
-    fault: Blame | None
-    unexplained: Unexplained | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
-    """What makes a tensor on both sides, and its own error.
-
-    Attributes:
-        name: The tensor's.
-        theirs: Of the reference; None when it is not known.
-        facts: Of the candidate; likewise.
-        own: Sums of the own error; None when it was not measured.
-        expected: Its mean square to expect, (channels,); None when unknown.
-    """
-
-    name: str
-    theirs: LayerFacts | None
-    facts: LayerFacts | None
-    own: PairSums | None = None
-    expected: Array | None = None
 
 
 class Judge:
@@ -174,7 +98,7 @@ class Judge:
             ),
         )
 
-    def _look_at(self, name: str, ranges: Ranges, codes: Array | None = None) -> _Found:
+    def _look_at(self, name: str, ranges: Ranges, codes: Array | None = None) -> Found:
         """Read a layer, and say what is wrong with it; its weights are let go of."""
         layer = self._layer(name, codes)
         explained = None
@@ -184,7 +108,7 @@ class Judge:
         unexplained = None
         if fault and fault.reason in _LARGER and layer.own and layer.expected is not None:
             unexplained = self._unexplained(layer, layer.own, layer.expected)
-        return _Found(
+        return Found(
             None if layer.facts is None else replace(layer.facts, weights=None),
             (
                 layer.theirs.precision if layer.theirs else "",
@@ -195,17 +119,17 @@ class Judge:
             unexplained,
         )
 
-    def _layer(self, name: str, codes: Array | None) -> _Layer:
+    def _layer(self, name: str, codes: Array | None) -> Layer:
         """Read the layer that makes a tensor on both sides."""
         theirs, ours = (reader.layer(name) if reader else None for reader in self._readers)
         own = self._step.own.get(name)
         if own is None or not own.elements:
-            return _Layer(name, theirs, ours)
+            return Layer(name, theirs, ours)
         reference = Reference(self._sides[0].quantizers, theirs)
         expected = expected_noise(ours, self._step, reference, codes) if ours else None
-        return _Layer(name, theirs, ours, own, expected)
+        return Layer(name, theirs, ours, own, expected)
 
-    def _unexplained(self, layer: _Layer, own: PairSums, expected: Array) -> Unexplained:
+    def _unexplained(self, layer: Layer, own: PairSums, expected: Array) -> Unexplained:
         """Return what is to be looked at again."""
         sources = layer.facts.sources if layer.facts else ()
         precision = layer.facts.precision if layer.facts else ""
@@ -222,9 +146,7 @@ class Judge:
             None,
         )  # fmt: skip
 
-    def _faults(
-        self, layer: _Layer, explained: Explained | None, ranges: Ranges
-    ) -> Iterator[Blame]:
+    def _faults(self, layer: Layer, explained: Explained | None, ranges: Ranges) -> Iterator[Blame]:
         """Yield what is wrong with a tensor, the surest reason first."""
         name, facts = layer.name, layer.facts
         node = facts.node if facts else name
@@ -261,7 +183,7 @@ class Judge:
         seen = [self._step.seen.get(source.tensor) for source in sources]
         return all(s is None or s.status is not Status.SHAPE_DIFFERS for s in seen)
 
-    def _not_finite(self, layer: _Layer) -> tuple[Reason, float, str] | None:
+    def _not_finite(self, layer: Layer) -> tuple[Reason, float, str] | None:
         """Tell of NaN and infinities that a layer makes of finite numbers."""
         name, facts, own = layer.name, layer.facts, layer.own
         if own is None or not own.nonfinite:
@@ -279,7 +201,7 @@ class Judge:
             return Reason.OVERFLOW, math.inf, f"{count}: the reference's reach beyond 65504"
         return (Reason.OVERFLOW if half else Reason.NOT_FINITE), math.inf, count
 
-    def _parameters(self, layer: _Layer) -> ParameterFault | None:
+    def _parameters(self, layer: Layer) -> ParameterFault | None:
         """Tell of weights and biases that are not the reference's."""
         if layer.facts is None or layer.theirs is None:
             return None
@@ -294,7 +216,7 @@ class Judge:
         )
 
     def _excess(
-        self, layer: _Layer, explained: Explained | None
+        self, layer: Layer, explained: Explained | None
     ) -> Sequence[tuple[Reason, float, str]]:
         """Tell of an own error larger than rounding explains."""
         own = layer.own
