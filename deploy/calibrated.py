@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AUTO", "Chosen", "TableRequest", "choose_table"]
 
 AUTO = "auto"
-_HELD_OUT = 64  # images that auto tries its candidates on
+_HELD_OUT = 96  # images that auto tries its candidates on
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class TableRequest:
             leaves it to ``auto``, and is ``off`` for a named method.
         equalize: How far to make channels alike, 0 to 1; None leaves it to ``auto``, and is 0
             for a named method.
+        balance: Whether tensors that share their channels' factors reach as far as leaves least
+            noise; None leaves it to ``auto``, and is no for a named method.
         biases: Whether biases take up the mean of what rounding adds; None leaves it to
             ``auto``, and is no for a named method.
         data: Where ``auto`` finds images to try on; None for no trial.
@@ -47,6 +49,7 @@ class TableRequest:
     method: str = AUTO
     full_range: str | None = None
     equalize: float | None = None
+    balance: bool | None = None
     biases: bool | None = None
     data: str | None = None
     table: Path | None = None
@@ -60,7 +63,7 @@ class Chosen:
     Attributes:
         table: The calibration table.
         channels: What to correct biases by; None for the biases as they are.
-        tried: What ``auto`` measured: recipe in words → median output SQNR in dB.
+        tried: What ``auto`` measured: recipe in words → mean output SQNR in dB.
     """
 
     table: CalibrationTable
@@ -169,10 +172,16 @@ def _from_statistics(
     if request.method != AUTO or request.data is None:
         if request.method != AUTO:
             reach, strength = request.full_range or "off", request.equalize or 0.0
-            recipe = Recipe(request.method, reach, strength, bool(request.biases))
+            recipe = Recipe(
+                *(request.method, reach, strength, bool(request.biases)),
+                balance=bool(request.balance),
+            )
         else:  # what mostly wins
             strength = strengths[len(strengths) // 2]
-            recipe = Recipe("mse", reaches[0], strength, bool(request.biases))
+            recipe = Recipe(
+                *("mse", reaches[0], strength, bool(request.biases)),
+                balance=bool(request.balance),
+            )
         return Chosen(maker.table(recipe), _channels(activity) if recipe.biases else None)
     from deploy.held_out import held_out_batches
 
@@ -181,8 +190,9 @@ def _from_statistics(
     images = held_out_batches(request.data, spec, seen, count=_HELD_OUT)
     name = graph.graph.input[0].name
     feeds = [{name: batch} for batch in images]
-    biases = (False, True) if request.biases is None else (request.biases,)
-    scope = Scope(strengths, METHODS, reaches, biases)
+    biases = (True, False) if request.biases is None else (request.biases,)
+    balances = (False, True) if request.balance is None else (request.balance,)
+    scope = Scope(strengths, METHODS, reaches, biases, balances)
     channels = _channels(activity) if request.biases else activity.statistics.channels
     best = choose_best(graph, plan, maker.table, feeds, scope, channels=channels, progress=progress)
     return Chosen(best.table, channels if best.recipe.biases else None, best.sqnr_db)

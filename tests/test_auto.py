@@ -117,7 +117,8 @@ def test_a_better_recipe_would_be_chosen(statistics):
         made = right(recipe)
         if recipe == wanted:
             return made
-        worse = 8 if recipe.strength == wanted.strength else 16
+        equalized = (recipe.strength, recipe.balance) == (wanted.strength, wanted.balance)
+        worse = 2 if equalized else 16
         tensors = {n: replace(t, amax=t.amax / worse) for n, t in made.tensors.items()}
         return replace(made, tensors=tensors)
 
@@ -141,8 +142,8 @@ def test_recipes_that_give_one_table_are_run_once(statistics):
         return table
 
     best = choose_best(MODEL, PLAN, make, [{"input": HELD_OUT}])
-    assert len(set(best.sqnr_db.values())) == 3  # one a strength
-    assert len(made) > 3
+    assert len(set(best.sqnr_db.values())) == 4  # one a strength, and the strongest balanced
+    assert len(made) > 4
 
 
 def test_held_out_images_are_not_those_calibrated_with(tmp_path):

@@ -270,7 +270,7 @@ def test_a_table_that_divides_what_cannot_be_is_refused(uneven):
 
 def test_statistics_without_channels_cannot_equalize(uneven):
     model, plan, maker = uneven
-    activity = maker._activity[0.0]
+    activity = maker._activity[0.0, False]
     old = replace(activity, statistics=replace(activity.statistics, channels={}))
     with pytest.raises(InputError, match="do not tell channels apart"):
         TableMaker(model, plan, old).table(Recipe("mse", "off", 0.5))

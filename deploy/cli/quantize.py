@@ -76,6 +76,12 @@ _WORST = 3  # tensors that the summary names
     "weights take it back.  [default: 0; with auto, what is best]",
 )
 @click.option(
+    "--balance/--no-balance",
+    default=None,
+    help="With --equalize: let the tensors of a residual stream, which share their factors, reach "
+    "as far as leaves least noise, not all equally far.  [default: no; with auto, what is best]",
+)
+@click.option(
     "--correct-biases/--no-correct-biases",
     "biases",
     default=None,

@@ -3,14 +3,15 @@
 No way of choosing is best for every network: ``max`` wastes codes on outliers, ``percentile``
 and ``mse`` clip what a later layer may need; channels made alike serve activations and cost
 weights. So recipes are tried, one decision after the other, each from the best so far:
-equalization, then method, then whether full-range constants and corrected biases help. The
-winner is the one that
-changes the network least, by the median over images of the SQNR of its outputs.
+equalization, the strongest one balanced as well, then the method, then whether it is better
+without full-range constants or corrected biases. The winner is the one that changes the network
+least, by the mean over images of the SQNR of its outputs in dB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +31,9 @@ __all__ = ["METHODS", "STRENGTHS", "Choice", "Scope", "choose_best", "output_sqn
 METHODS = ("mse", "max", "percentile:99.99")
 STRENGTHS = (0.0, 0.5, 0.75)
 
+_MOST_DB = 120.0
+_AT_ONCE = 2  # trials: each holds a graph
+
 MakeTable = Callable[[Recipe], CalibrationTable]
 
 
@@ -38,21 +42,23 @@ class Scope:
     """What may be tried; the first of each is where the search starts.
 
     Attributes:
-        strengths: Of equalization.
+        strengths: Of equalization, the strongest last.
         methods: Of choosing amax.
         reaches: Of full-range constants, of :data:`exporter.quantization.recipe.REACHES`.
         biases: Whether to correct biases.
+        balances: Whether to let tensors that share factors reach as far as leaves least noise.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
     methods: tuple[str, ...] = METHODS
     reaches: tuple[str, ...] = ("on", "off")
-    biases: tuple[bool, ...] = (False, True)
+    biases: tuple[bool, ...] = (True, False)
+    balances: tuple[bool, ...] = (False, True)
 
     @property
     def most(self) -> int:
         """How many recipes are tried, at most."""
-        choices = (self.strengths, self.methods, self.reaches, self.biases)
+        choices = (self.strengths, self.balances, self.methods, self.reaches, self.biases)
         return sum(map(len, choices)) - len(choices) + 1
 
 
@@ -63,7 +69,7 @@ class Choice:
     Attributes:
         recipe: The winner.
         table: Its table, whose ``method`` says so.
-        sqnr_db: Recipe in words → median SQNR of the outputs over the held-out images, in dB.
+        sqnr_db: Recipe in words → mean SQNR of the outputs over the held-out images, in dB.
     """
 
     recipe: Recipe
@@ -84,21 +90,35 @@ class _Trials:
     tables: dict[Recipe, CalibrationTable] = field(default_factory=dict)
     found: dict[Recipe, float] = field(default_factory=dict)
 
-    def attempt(self, recipe: Recipe) -> None:
-        """Try a recipe, unless one gave the same table."""
-        table = self.make_table(recipe)
-        alike = [
-            known
-            for known, other in self.tables.items()
-            if known.biases == recipe.biases and _same(table, other)
-        ]
-        self.tables[recipe] = table
-        if alike:
-            self.found[recipe] = self.found[alike[0]]
-            return
+    def attempt(self, recipes: Iterable[Recipe], progress: Progress, most: int) -> None:
+        """Try recipes, two at a time; where two give the same table, one of them."""
+        fresh = [recipe for recipe in recipes if recipe not in self.found]
+        originals: dict[Recipe, Recipe] = {}
+        for recipe in fresh:
+            table = self.make_table(recipe)
+            alike = [
+                known
+                for known, other in self.tables.items()
+                if known.biases == recipe.biases and _same(table, other)
+            ]
+            self.tables[recipe] = table
+            originals[recipe] = alike[0] if alike else recipe
+        tried = [recipe for recipe in fresh if originals[recipe] is recipe]
+        with ThreadPoolExecutor(_AT_ONCE, "strata-try") as pool:
+            for recipe, decibels in zip(tried, pool.map(self._measure, tried), strict=True):
+                self.found[recipe] = decibels
+                progress(len(self.found), most, str(recipe))
+        # In the order they were asked for: of equals the first wins.
+        measured = {recipe: self.found[originals[recipe]] for recipe in fresh}
+        for recipe in tried:
+            del self.found[recipe]
+        self.found |= measured
+
+    def _measure(self, recipe: Recipe) -> float:
         channels = self.channels if recipe.biases else None
+        table = self.tables[recipe]
         int8 = quantize_graph(self.model, self.plan, table, channels=channels).model
-        self.found[recipe] = output_sqnr_db(self.reference, _outputs(int8, self.feeds))
+        return output_sqnr_db(self.reference, _outputs(int8, self.feeds))
 
     def best(self) -> Recipe:
         """Return the first of the best."""
@@ -133,19 +153,26 @@ def choose_best(
     if not channels:
         scope = replace(scope, biases=(False,))
     trials = _Trials(model, plan, make_table, feeds, _outputs(model, feeds), channels or {})
-    start = Recipe(scope.methods[0], scope.reaches[0], scope.strengths[0], scope.biases[0])
+    start = Recipe(
+        *(scope.methods[0], scope.reaches[0], scope.strengths[0], scope.biases[0]),
+        balance=scope.balances[0],
+    )
 
     def attempt_all(recipes: Iterable[Recipe]) -> None:
-        for recipe in recipes:
-            if recipe not in trials.found:
-                progress(len(trials.found), scope.most, str(recipe))
-                trials.attempt(recipe)
+        trials.attempt(recipes, progress, scope.most)
 
-    attempt_all([start])
-    attempt_all([replace(start, strength=strength) for strength in scope.strengths])
-    attempt_all([replace(trials.best(), method=method) for method in scope.methods])
-    attempt_all([replace(trials.best(), reach=reach) for reach in scope.reaches])
-    attempt_all([replace(trials.best(), biases=biases) for biases in scope.biases])
+    progress(0, scope.most, str(start))
+    equalized = [replace(start, strength=strength) for strength in scope.strengths]
+    if equalized[-1].strength:
+        equalized += [replace(equalized[-1], balance=other) for other in scope.balances[1:]]
+    attempt_all(equalized)
+    best = trials.best()
+    attempt_all([replace(best, method=method) for method in scope.methods])
+    best = trials.best()
+    attempt_all(
+        [replace(best, reach=reach) for reach in scope.reaches]
+        + [replace(best, biases=biases) for biases in scope.biases]
+    )
     best = trials.best()
     table = replace(trials.tables[best], method=f"auto: {best}")
     return Choice(best, table, {str(recipe): db for recipe, db in trials.found.items()})
@@ -168,16 +195,22 @@ def _same(one: CalibrationTable, other: CalibrationTable) -> bool:
 def output_sqnr_db(
     reference: Sequence[npt.NDArray[np.float32]], candidate: Sequence[npt.NDArray[np.float32]]
 ) -> float:
-    """Return the median over images of the SQNR of all outputs together, in dB.
+    """Return the mean over images of the SQNR of all outputs together, in dB.
+
+    The mean of decibels, not their median: of two recipes on the same images it tells smaller
+    differences, since what makes an image hard cancels in it, and no outlier rules it.
 
     Args:
         reference: Outputs, N×… each.
         candidate: The same tensors of the other network.
+
+    Returns:
+        At most 120, which is what an image without any error counts as; NaN when one has it.
     """
     signal = sum(_per_image(array) for array in reference)
     noise = sum(_per_image(a - b) for a, b in zip(reference, candidate, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.median(10.0 * np.log10(signal / noise)))
+        return float(np.mean(np.clip(10.0 * np.log10(signal / noise), -_MOST_DB, _MOST_DB)))
 
 
 def _per_image(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -188,6 +221,7 @@ def _per_image(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 def _outputs(model: onnx.ModelProto, feeds: Sequence[Tensors]) -> list[npt.NDArray[np.float32]]:
     """Return every output over all feeds, joined."""
-    session = open_session(model)
+    # One thread each, so that the bits do not depend on how many there are.
+    session = open_session(model, threads=1)
     parts = [session(feed) for feed in feeds]
     return [np.concatenate([part[name] for part in parts]) for name in session.outputs]

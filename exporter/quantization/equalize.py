@@ -16,11 +16,13 @@ weights by a power of the range), with quantiles in place of maxima.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from exporter.calibration.channels import ChannelCounts
+from exporter.quantization.balance import balanced
 from exporter.quantization.channel_classes import ChannelClasses
 from exporter.quantization.channel_steps import STEPS, Steps
 
@@ -31,7 +33,11 @@ _LEAST = 1e-3  # of a tensor's largest channel: dead channels need no code
 
 
 def choose_steps(
-    classes: ChannelClasses, channels: Mapping[str, ChannelCounts], strength: float
+    classes: ChannelClasses,
+    channels: Mapping[str, ChannelCounts],
+    strength: float,
+    *,
+    balance: bool = False,
 ) -> dict[str, Steps]:
     """Return the factors of every tensor that changes, as exponents.
 
@@ -40,20 +46,26 @@ def choose_steps(
         channels: Quantized tensor → its channels. A class takes its largest magnitude over
             all of them; one that is in none keeps its scale.
         strength: 0 for none of it, 1 for channels that reach equally far.
+        balance: Let the tensors of a class reach as far as leaves least noise
+            (:mod:`exporter.quantization.balance`), not all equally far.
 
     Returns:
         Tensor → k of f = 2^(k / ``STEPS``) for each channel, (C,) int64; tensors without
         any other than 0 are left out.
     """
-    magnitude = np.zeros(classes.count)
+    found: list[tuple[Steps, npt.NDArray[np.float64]]] = []
     for name, counts in channels.items():
         ids = classes.of.get(name)
         if ids is None or len(ids) != len(counts):
             continue
-        found = counts.quantile(_SHARE)
-        found = np.maximum(found, _LEAST * found.max(initial=0.0))
+        reach = counts.quantile(_SHARE)
+        reach = np.maximum(reach, _LEAST * reach.max(initial=0.0))
         free = ids >= 0
-        np.maximum.at(magnitude, ids[free], found[free])
+        found.append((ids[free], reach[free]))
+    magnitude = np.zeros(classes.count)
+    for group in _related(found) if balance else [[pair] for pair in found]:
+        ids, reaches = _table(group)
+        magnitude[ids] = np.maximum(magnitude[ids], balanced(reaches))
     steps = np.zeros(classes.count)
     known = magnitude > 0
     steps[known] = np.rint(STEPS * strength * np.log2(magnitude[known]))
@@ -81,6 +93,34 @@ def require_consistent(classes: ChannelClasses, steps: Mapping[str, Steps]) -> N
     for name in sorted(whole.keys() | steps.keys()):
         if name not in steps or name not in whole or not np.array_equal(whole[name], steps[name]):
             raise ValueError(f"those of {name!r} are not divided as others that they are tied to")
+
+
+def _related(
+    found: Sequence[tuple[Steps, npt.NDArray[np.float64]]],
+) -> list[list[tuple[Steps, npt.NDArray[np.float64]]]]:
+    """Return tensors in groups that share classes with no other group."""
+    groups: list[tuple[set[int], list[tuple[Steps, npt.NDArray[np.float64]]]]] = []
+    for pair in found:
+        ids, members = set(pair[0].tolist()), [pair]
+        apart = []
+        for other, theirs in groups:
+            if ids.isdisjoint(other):
+                apart.append((other, theirs))
+            else:
+                ids, members = ids | other, theirs + members
+        groups = [*apart, (ids, members)]
+    return [members for _, members in groups]
+
+
+def _table(
+    group: Sequence[tuple[Steps, npt.NDArray[np.float64]]],
+) -> tuple[Steps, npt.NDArray[np.float64]]:
+    """Return the classes of a group, and what each of its tensors has of each of them."""
+    ids = np.unique(np.concatenate([own for own, _ in group]))
+    table = np.zeros((len(group), len(ids)))
+    for row, (own, reach) in zip(table, group, strict=True):
+        np.maximum.at(row, np.searchsorted(ids, own), reach)
+    return ids, table
 
 
 def _spread(classes: ChannelClasses, steps: Steps) -> dict[str, Steps]:

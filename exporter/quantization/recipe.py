@@ -32,12 +32,14 @@ class Recipe:
         reach: One of ``REACHES``.
         strength: Of the equalization of channels, 0 (none) to 1.
         biases: Whether biases take up the mean of what rounding adds.
+        balance: Whether tensors that share factors reach as far as leaves least noise.
     """
 
     method: str = "mse"
     reach: str = "off"
     strength: float = 0.0
     biases: bool = False
+    balance: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no strength."""
@@ -50,6 +52,7 @@ class Recipe:
     def __str__(self) -> str:
         """Return it in words."""
         equalized = f", equalized {self.strength:g}" if self.strength else ""
+        equalized += ", balanced" if self.strength and self.balance else ""
         corrected = ", biases corrected" if self.biases else ""
         return f"{self.method}{_IN_WORDS[self.reach]}{equalized}{corrected}"
 
@@ -73,14 +76,14 @@ class TableMaker:
         half: bool = False,
     ) -> None:
         self._model, self._plan, self._half = model, plan, half
-        self._activity = {0.0: activity}
+        self._activity = {(0.0, False): activity}
         self._movable: dict[str, Classes] = {"off": ()}
         self._channels: ChannelClasses | None = None
 
     @property
     def can_equalize(self) -> bool:
         """Whether the statistics tell channels apart."""
-        return bool(self._activity[0.0].statistics.channels)
+        return bool(self._activity[0.0, False].statistics.channels)
 
     def table(self, recipe: Recipe) -> CalibrationTable:
         """Return the table of a recipe.
@@ -94,17 +97,17 @@ class TableMaker:
             self._movable[recipe.reach] = movable_classes(self._model, borders=borders)
         table = choose_amaxes(
             self._plan,
-            self._seen(recipe.strength),
+            self._seen(recipe.strength, balance=recipe.balance and recipe.strength > 0),
             Method.parse(recipe.method),
             self._movable[recipe.reach],
             half=self._half,
         )
         return replace(table, method=str(recipe))
 
-    def _seen(self, strength: float) -> Activity:
+    def _seen(self, strength: float, *, balance: bool) -> Activity:
         """Return the activity of the graph, equalized."""
-        plain = self._activity[0.0]
-        if strength not in self._activity:
+        plain, key = self._activity[0.0, False], (strength, balance)
+        if key not in self._activity:
             if not self.can_equalize:
                 raise InputError(
                     f"{plain.where}: these statistics do not tell channels apart",
@@ -114,5 +117,6 @@ class TableMaker:
                 self._channels = find_channel_classes(named_graph(self._model).graph)
             planned = {activation.tensor for activation in self._plan.activations}
             seen = {n: c for n, c in plain.statistics.channels.items() if n in planned}
-            self._activity[strength] = plain.divided(choose_steps(self._channels, seen, strength))
-        return self._activity[strength]
+            steps = choose_steps(self._channels, seen, strength, balance=balance)
+            self._activity[key] = plain.divided(steps)
+        return self._activity[key]
