@@ -71,7 +71,7 @@ def calibrate(
         Tally()  # loads the compiled loops
         session = opening.result()
     collector = Collector(session, data.source, data.preprocess, work.start, workers)
-    done, indices = len(work.start.images), [index for _, index in work.left]
-    collector.run(indices, options.partial, lambda n: progress(done + n, work.total))
+    done = len(work.start.images)
+    collector.run(work.left, options.partial, lambda n: progress(done + n, work.total))
     session.close()  # the sums need memory of their own
     return collector.statistics()

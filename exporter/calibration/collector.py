@@ -22,6 +22,7 @@ from exporter.calibration.image_record import ImageRecord, record_image
 from exporter.calibration.queue import Queue
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.tally import Tally, keep_passed
+from exporter.calibration.work import Image
 from exporter.session import Session, TensorInfo
 from exporter.session_memory import trim_heap
 
@@ -99,12 +100,12 @@ class Collector:
         return reduce(add, found, self._start.channels[name])
 
     def run(
-        self, indices: Sequence[int], partial: Path | None, report: Callable[[int], None]
+        self, images: Sequence[Image], partial: Path | None, report: Callable[[int], None]
     ) -> None:
         """Work through images in order.
 
         Args:
-            indices: Which images of the source.
+            images: Which images of the source; their digests are known, and not made again.
             partial: Where to leave a checkpoint every minute, and when interrupted.
             report: Told how many are done.
 
@@ -114,7 +115,7 @@ class Collector:
         # A network whose batch is fixed is fed that many; all others one at a time.
         size = self._input.shape[0]
         step = size if isinstance(size, int) else 1
-        queue = Queue([indices[i : i + step] for i in range(0, len(indices), step)])
+        queue = Queue([images[i : i + step] for i in range(0, len(images), step)])
         jobs = []
         with ThreadPoolExecutor(len(self._tallies), "strata-calibrate") as pool:
             try:
@@ -140,9 +141,9 @@ class Collector:
     def _work(self, tallies: _Tallies, queue: Queue, report: Callable[[int], None]) -> None:
         """Take images until there are none, or the queue is closed."""
         while (job := queue.take()) is not None:
-            position, indices = job
+            position, images = job
             try:
-                records = self._count(indices, tallies)
+                records = self._count(images, tallies)
             except StrataError as err:
                 queue.fail(position, err)
                 return
@@ -153,15 +154,16 @@ class Collector:
                 self._records += records
                 report(len(self._records))
 
-    def _count(self, indices: Sequence[int], tallies: _Tallies) -> list[ImageRecord]:
+    def _count(self, wanted: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
         """Run the network on images and count its activations."""
+        digests, indices = zip(*wanted, strict=True)
         images = np.stack([self._source.tensor(index, self._preprocess) for index in indices])
         size = self._input.shape[0]
         if isinstance(size, int) and len(indices) < size:  # fill up, and leave out below
             images = images[np.arange(size) % len(indices)]
         values = self._session({self._input.name: images})
         values[self._input.name] = images
-        turns = [turn_of(self._source.digest(index)) for index in indices]
+        turns = [turn_of(digest) for digest in digests]
         for name, relu in self._start.passed.items():
             keep_passed(*(_rows(values[each], each, len(images)) for each in (name, relu)))
         for name, tally in tallies.items():
@@ -169,10 +171,7 @@ class Collector:
             array = _rows(values.pop(name), name, len(images))[: len(indices)]
             if not tally.add(array, turns):
                 raise self._not_finite(name, array, indices)
-        return [
-            record_image(self._source.digest(index), image)
-            for index, image in zip(indices, images, strict=False)
-        ]
+        return [record_image(digest, image) for digest, image in zip(digests, images, strict=False)]
 
     def _not_finite(
         self, name: str, array: npt.NDArray[np.float32], indices: Sequence[int]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from core.errors import StrataError
+from exporter.calibration.work import Image
 
 __all__ = ["Queue"]
 
@@ -14,7 +15,7 @@ __all__ = ["Queue"]
 class Queue:
     """Hands out images in order, for a while at a time."""
 
-    def __init__(self, chunks: Iterable[Sequence[int]]) -> None:
+    def __init__(self, chunks: Iterable[Sequence[Image]]) -> None:
         self.lock = threading.Lock()
         self._left = list(enumerate(chunks))[::-1]
         self._deadline = 0.0
@@ -34,7 +35,7 @@ class Queue:
         """Hand out nothing more."""
         self._deadline = 0.0
 
-    def take(self) -> tuple[int, Sequence[int]] | None:
+    def take(self) -> tuple[int, Sequence[Image]] | None:
         """Return the next images with their position; None to stop."""
         with self.lock:
             if not self._left or time.monotonic() >= self._deadline:

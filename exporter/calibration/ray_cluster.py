@@ -107,7 +107,7 @@ def _count(job: _Job, part: _Part) -> Statistics:
     key = (job.model, job.start.model, job.data, job.start.taps, threads)
     session, source = _open(*key)
     collector = Collector(session, source, job.preprocess, job.start, workers)
-    collector.run([index for _, index in part], None, lambda _: None)
+    collector.run(part, None, lambda _: None)
     return collector.statistics()
 
 
