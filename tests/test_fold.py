@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sums.codes import Rounding
 from deploy.comparison.sums.fold import PairSums, SideSums
 from deploy.comparison.sums.pair_kernel import bin_values
 
@@ -104,3 +106,55 @@ def test_infinities_of_both_signs_are_told_without_a_warning():
     sums.add(r, c, np.arange(1))
     assert sums.nonfinite == 2
     assert np.isnan(sums.errors().sqnr_db)
+
+
+@given(pairs=arrays(np.float32, (2, 4, 3, 5), elements=st.floats(width=32)))
+def test_bounds_taken_on_the_way_are_those_taken_alone(pairs):
+    r, c = pairs
+    sides, alone = (SideSums(), SideSums()), (SideSums(), SideSums())
+    PairSums().add(r, c, np.arange(4), sides)
+    for side, sums, array in zip(sides, alone, (r, c), strict=True):
+        sums.add(array)
+        np.testing.assert_array_equal(side.found, sums.found)
+
+
+@pytest.mark.parametrize("parts", [[4], [1, 3], [1, 1, 1, 1]])
+def test_noise_is_kept_image_by_image_however_they_come(parts):
+    r, c = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
+    c[2, 1] += 10  # the worst of channel 1
+    sums, first = PairSums(), 0
+    for count in parts:
+        one = slice(first, first + count)
+        sums.add(r[one], c[one], np.arange(4)[one])
+        first += count
+    noise = np.square(c.astype(np.float64) - r).sum(axis=2)
+    np.testing.assert_allclose(sums.noises, noise.sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(sums.worst[:, 0], noise.max(axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(sums.worst[:, 1], noise.argmax(axis=0))
+    assert sums.worst[1, 1] == 2
+
+
+@pytest.mark.parametrize("size", [4, 150])  # counted whole, and one value of five
+def test_what_is_tallied_does_not_depend_on_how_many_come_at_a_time(size):
+    values = np.random.default_rng(0).normal(size=(5, 3, size, size)).astype(np.float32)
+    quantizer = Quantizer("x", 0.02, 0.02, 0, "int8", -128, 127)
+    whole, parts = Rounding(), Rounding()
+    whole.add(values, quantizer)
+    for image in values:
+        parts.add(image[None], quantizer)
+    np.testing.assert_array_equal(parts.tally, whole.tally)
+    np.testing.assert_array_equal(parts.sums, whole.sums)
+    counted = whole.tally.sum()
+    assert counted == pytest.approx(values.size / (1 if size == 4 else 5), rel=0.01)
+
+
+def test_outliers_can_be_left_out_of_the_account():
+    values = np.random.default_rng(0).uniform(0.1, 1, (1, 1, 100, 100)).astype(np.float32)
+    values[0, 0, 0, 0] = 4
+    quantizer = Quantizer("x", 4 / 127, 4 / 127, 0, "int8", -128, 127)
+    rounding = Rounding()
+    rounding.add(values, quantizer)
+    factor, gain = rounding.best(without=1e-3)
+    assert factor == pytest.approx(0.25, rel=0.1)
+    assert gain == pytest.approx(12, abs=1)
+    assert rounding.best()[1] < gain

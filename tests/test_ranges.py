@@ -8,7 +8,7 @@ import pytest
 from deploy.comparison.graphs.holding import Holding
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.judging.ranges import Ranges
-from deploy.comparison.sums.fold import Rounding
+from deploy.comparison.sums.codes import Rounding
 from deploy.comparison.values.verdict import Reason
 
 # Never negative, and well spread, as behind a ReLU: 1/128 as a scale fills the codes from 0 to 2.

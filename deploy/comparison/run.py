@@ -25,7 +25,7 @@ from deploy.comparison.part import Models
 from deploy.comparison.second_look import Seen, look_again
 from deploy.comparison.sides.side import check_pair
 from deploy.comparison.sides.subjects import open_side
-from deploy.comparison.sums.fold import load_loops
+from deploy.comparison.sums.loading import load_loops
 from deploy.comparison.values.report import Report
 from deploy.comparison.values.verdict import Bounds
 from deploy.images import ImageRequest, Images, open_images

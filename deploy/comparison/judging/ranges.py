@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from core.int8 import QMIN
-from deploy.comparison.sums.fold import Rounding
+from deploy.comparison.sums.codes import Rounding
 from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.values.verdict import Reason
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
 from deploy.comparison.graphs.quantizers import Quantizer
-from deploy.comparison.sums.fold import PairSums, Rounding, Same, SideSums, histogram
+from deploy.comparison.sums.codes import Rounding, Same
+from deploy.comparison.sums.fold import PairSums, SideSums, histogram
 from deploy.comparison.sums.rows import Seen
 from deploy.comparison.values.measures import Histogram, Status
 from exporter.session import Tensors

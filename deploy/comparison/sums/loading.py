@@ -1,0 +1,23 @@
+"""The compiled loops of a comparison, loaded before they are needed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.int8 import QMAX, QMIN
+from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sums.codes import Rounding, Same
+from deploy.comparison.sums.fold import PairSums, SideSums, histogram
+
+__all__ = ["load_loops"]
+
+
+def load_loops() -> None:
+    """Load the compiled loops, which takes half a second: they need not be waited for later."""
+    nothing = np.zeros((1, 1, 1), np.float32)
+    quantizer = Quantizer("", 1.0, 1.0, 0, "int8", QMIN, QMAX)
+    PairSums().add(nothing, nothing, np.zeros(1, np.int64))
+    SideSums().add(nothing)
+    Same().add(nothing, nothing, quantizer)
+    Rounding().add(nothing, quantizer)
+    histogram(nothing, nothing + 1)
