@@ -70,11 +70,15 @@ def look_again(
         Tensor → mean square of the error in each channel, (channels,), as much more or less than
         on the images looked at as the candidate's error is.
     """
-    noises = np.array([layer.own.noises for layer in layers.values()])
+    count = max(len(layer.own.noises) for layer in layers.values())
+    noises = np.zeros((len(layers), count))  # 0 on images that a stopped run kept from a layer
+    for row, layer in zip(noises, layers.values(), strict=True):
+        row[: len(layer.own.noises)] = layer.own.noises
     shares = noises / np.maximum(noises.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     whole = isinstance(reference.image.shape[0], int)  # it takes no single images
     most = np.argsort(-shares.sum(axis=0), kind="stable")
-    few = frozenset(most[:_LOOKED_AT].tolist()).union(*(u.images for u in layers.values()))
+    few = {*most[:_LOOKED_AT].tolist(), *np.argmax(noises, axis=1).tolist()}
+    few = few.union(*(layer.images for layer in layers.values()))
     chosen = np.sort(most) if whole else np.array(sorted(few))
     some = replace(seen.images, indices=seen.images.indices[chosen])
     read = {name: layer.sources for name, layer in layers.items()}
