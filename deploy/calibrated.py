@@ -177,10 +177,11 @@ def _from_statistics(
                 balance=bool(request.balance),
             )
         else:  # what mostly wins
-            strength = strengths[len(strengths) // 2]
+            known = maker.can_equalize
             recipe = Recipe(
-                *("mse", reaches[0], strength, bool(request.biases)),
-                balance=bool(request.balance),
+                *("mse", reaches[0], strengths[-1]),
+                biases=known if request.biases is None else request.biases,
+                balance=known if request.balance is None else request.balance,
             )
         return Chosen(maker.table(recipe), _channels(activity) if recipe.biases else None)
     from deploy.held_out import held_out_batches
