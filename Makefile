@@ -206,7 +206,7 @@ BENCHING := build/bench/resnet$(DEPTH)
 BENCH_224 := build/bench/resnet$(DEPTH)-224
 
 bench-peers: $(OUT)/optimized.onnx $(PEERS) | .venv/.ready ## quality, time and memory of INT8 by Strata and by other tools
-	@.venv/bin/python -m bench.calibration $< --data '$(DATA)' --images $(IMAGES) --test '$(TEST)' --method $(METHOD) -o $(BENCHING) $(BENCH)
+	@.venv/bin/python -m bench.calibration $< --data '$(DATA)' --images $(IMAGES) --test '$(TEST)' --method $(METHOD) --held-out 96 -o $(BENCHING) $(BENCH)
 
 bench-calibration: $(BENCH_224)/optimized.onnx | .venv/.ready ## time and memory of calibration at 224×224, against plain inference
 	@.venv/bin/python -m bench.calibration $< --data '$(DATA)' --tools strata --flat 64,1024 --method $(METHOD) -o $(BENCH_224) $(BENCH)

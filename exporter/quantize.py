@@ -19,7 +19,6 @@ import onnx_ir as ir
 from core.errors import GraphError
 from core.int8 import dequantize
 from exporter.calibration.channels import ChannelCounts
-from exporter.graph_file import to_proto
 from exporter.passes.base import Array
 from exporter.quantization.channel_classes import find_channel_classes
 from exporter.quantization.channel_means import ChannelMeans, channel_means
@@ -29,7 +28,7 @@ from exporter.quantization.equalize import require_consistent
 from exporter.quantization.held_names import EQUALIZED, SHIFTED
 from exporter.quantization.placement import named_graph
 from exporter.quantization.plan import QuantizationPlan
-from exporter.quantization.qdq import insert_qdq
+from exporter.quantization.qdq import insert_into, insert_qdq
 from exporter.quantization.scale_channels import scale_channels
 from exporter.quantization.scales import graph_scale, weight_codes
 from exporter.quantization.shift import shift_tensors
@@ -114,7 +113,7 @@ def quantize_graph(
     )
     renamed = {names.get(name, name): amax for name, amax in amaxes.items()}
     return Quantized(
-        insert_qdq(to_proto(edited), replace(plan, activations=activations), renamed, half=half),
+        insert_into(edited, replace(plan, activations=activations), renamed, half=half),
         {own.get(name, name): constant for name, constant in moved.items()},
         table.equalized,
         corrected,

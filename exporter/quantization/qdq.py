@@ -27,7 +27,7 @@ from exporter.quantization.placement import named_graph
 from exporter.quantization.plan import Activation, QuantizationPlan, Weight
 from exporter.quantization.scales import graph_scale, weight_codes
 
-__all__ = ["insert_qdq"]
+__all__ = ["insert_into", "insert_qdq"]
 
 _OLDEST_OPSET = 13
 
@@ -52,7 +52,28 @@ def insert_qdq(
             too large or small for float16.
         KeyError: An activation has no amax (a bug in the caller).
     """
-    graph_model = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    copied = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    return insert_into(copied, plan, amaxes, half=half)
+
+
+def insert_into(
+    graph_model: ir.Model,
+    plan: QuantizationPlan,
+    amaxes: Mapping[str, float],
+    *,
+    half: bool = False,
+) -> onnx.ModelProto:
+    """Return the same of a graph of one's own, which is changed.
+
+    Args:
+        graph_model: As :func:`~exporter.quantization.placement.named_graph` gives it.
+        plan: As for :func:`insert_qdq`.
+        amaxes: Likewise.
+        half: Likewise.
+
+    Raises:
+        GraphError, KeyError: Likewise.
+    """
     opset = graph_model.opset_imports.get("", 0)
     if opset < _OLDEST_OPSET:
         raise GraphError(
