@@ -36,6 +36,11 @@ class Same:
     equal: int = 0
     largest: int = 0
 
+    def add_equal(self, count: int) -> None:
+        """Fold a batch of so many values, none of which differs."""
+        self.count += count
+        self.equal += count
+
     def add(self, reference: Array, candidate: Array, quantizer: Quantizer) -> None:
         """Fold one batch."""
         r, c = as_channels(reference), as_channels(candidate)

@@ -51,7 +51,7 @@ class PairSums:
         candidate: Array,
         images: Indices,
         sides: tuple[SideSums | None, SideSums | None] = (None, None),
-    ) -> None:
+    ) -> bool:
         """Fold one batch.
 
         Args:
@@ -60,6 +60,9 @@ class PairSums:
             images: Index of each image in the data.
             sides: Bounds of the reference's and of the candidate's tensor, to be folded on the
                 way; None for those that are not wanted.
+
+        Returns:
+            Whether any value differs, NaN from all.
         """
         r, c = as_channels(reference), as_channels(candidate)
         if c.dtype != r.dtype:
@@ -80,6 +83,7 @@ class PairSums:
             n, *index = np.unravel_index(at, reference.shape or (1,))
             image = int(images[n]) if len(images) == len(r) else int(n)
             self.largest, self.at = largest, Place(image, tuple(map(int, index)))
+        return bool(noises.any()) or not finite
 
     @property
     def noise(self) -> Array:

@@ -21,7 +21,7 @@ from exporter.session import Tensors
 __all__ = ["Batch", "StepSums", "passed_on", "read_of"]
 
 Indices = npt.NDArray[np.int64]
-Task = Callable[[], None]
+Task = Callable[[], object]
 _Bounds = Mapping[str, SideSums]
 _Sides = tuple[SideSums | None, SideSums | None]
 
@@ -171,9 +171,13 @@ class StepSums:
         same = self.own_same.setdefault(name, Same()) if quantizer else None
 
         def work() -> None:
-            self._add(name, sums, (r, c), batch)
-            if quantizer is not None and same is not None:
+            differ = self._add(name, sums, (r, c), batch)
+            if same is None or quantizer is None:
+                return
+            if differ:
                 same.add(r, c, quantizer)
+            else:  # as behind a ReLU, which makes the same of the same
+                same.add_equal(r.size)
 
         return work
 
@@ -198,15 +202,15 @@ class StepSums:
         pair: tuple[npt.NDArray[Any], npt.NDArray[Any]],
         batch: Batch,
         sides: _Sides = (None, None),
-    ) -> None:
+    ) -> bool:
         if name not in self._summed:
-            sums.add(*pair, batch.images, sides)
-            return
+            return sums.add(*pair, batch.images, sides)
         for side, array in zip(sides, pair, strict=True):
             if side is not None:
                 side.add(array)
         r, c = map(passed_on, pair)
-        sums.add(r, c, batch.images)
+        # What is not passed on may differ all the same, and has codes.
+        return sums.add(r, c, batch.images) or not np.array_equal(*pair)
 
     def held(self, name: str) -> Holding:
         """Return how the candidate holds a tensor."""
