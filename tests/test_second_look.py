@@ -9,9 +9,11 @@ from onnx_text import parse
 from deploy.cli import cli
 from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.judging.judgement import Unexplained
 from deploy.comparison.run import CompareOptions, compare_models
-from deploy.comparison.second_look import noise_of_codes
+from deploy.comparison.second_look import Seen, look_again, noise_of_codes
 from deploy.comparison.sides.subjects import open_side
+from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest, open_images
 from exporter.onnx_file import Card, save
@@ -119,3 +121,21 @@ def test_a_tensor_the_reference_does_not_make_is_left_out(folder):
     images = open_images(ImageRequest(str(folder / "x.npz"), 2), {"": None})
     layers = {"elsewhere": (Source("relu", True),)}
     assert noise_of_codes(side, {}, layers, (None,), images, together=1) == {}
+
+
+def test_layers_that_a_stopped_run_kept_from_images_are_looked_at_all_the_same(folder):
+    side = open_side(str(folder / "optimized.onnx"))
+    images = open_images(ImageRequest(str(folder / "x.npz"), 12), {"": None})
+    quantizers = {"relu": Quantizer("relu", 0.02, 0.02, 0, "int8", -128, 127)}
+    random = np.random.default_rng(0)
+    layers = {}
+    for name, count, worst in (("conv", 12, 11), ("act", 6, 0)):
+        sums = PairSums()
+        error = random.normal(size=(count, 4, 16, 16)).astype(np.float32)
+        error[worst] *= 100
+        sums.add(np.zeros_like(error), error, np.arange(count))
+        layers[name] = Unexplained((Source("relu", True),), sums, (2,))
+        assert layers[name].images == {worst}
+    found = look_again(side, quantizers, layers, Seen((None,), images, 3))
+    assert found.keys() == {"conv", "act"}
+    assert all(np.isfinite(noise).all() and noise.sum() > 0 for noise in found.values())
