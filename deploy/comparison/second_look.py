@@ -83,8 +83,13 @@ def look_again(
     some = replace(seen.images, indices=seen.images.indices[chosen])
     read = {name: layer.sources for name, layer in layers.items()}
     found = noise_of_codes(reference, quantizers, read, seen.ends, some, together=seen.together)
-    usual = dict(zip(layers, noises.mean(axis=1) / noises[:, chosen].mean(axis=1), strict=True))
-    return {name: noise * usual[name] for name, noise in found.items()}
+    return {name: noise * _usual(layers[name].own.noises, chosen) for name, noise in found.items()}
+
+
+def _usual(noises: Sequence[float], chosen: npt.NDArray[np.int64]) -> float:
+    """Return the mean noise of all images over that of the chosen ones."""
+    there = chosen[chosen < len(noises)]
+    return float(np.mean(noises) / np.mean(np.asarray(noises)[there]))
 
 
 def noise_of_codes(
