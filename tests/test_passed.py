@@ -115,6 +115,8 @@ def test_the_sum_is_compared_as_far_as_it_is_passed_on(folder):
     assert rows["add"].inherited.sqnr_db == pytest.approx(rows["relu"].inherited.sqnr_db)
     assert -3 < rows["add"].explained.excess_db < 3
     assert report.verdicts[0].blame == ()
+    assert rows["projection"].codes.rounding_db > 30
+    assert rows["projection"].own.sqnr_db > rows["projection"].codes.rounding_db
 
 
 def test_a_range_is_judged_by_what_counts(folder, tmp_path):

@@ -66,7 +66,8 @@ class StepSums:
         rounding: What the candidate's quantizers make of the reference's tensors; of a strided
             tensor T also of what is read of it, as :func:`read_of` calls it.
         counted: The same of the values that are of account; mostly that itself.
-        histograms: Of the first batch.
+        accounted: Σ r² of those values, for tensors of which not all are.
+        histograms: Of the first images.
         images: How many images are summed up.
         feeds: Whether the candidate can still be fed: no cut so far had two shapes.
     """
@@ -86,6 +87,7 @@ class StepSums:
     own_same: dict[str, Same] = field(default_factory=dict)
     rounding: dict[str, Rounding] = field(default_factory=dict)
     counted: dict[str, Rounding] = field(default_factory=dict)
+    accounted: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, Histogram | None] = field(default_factory=dict)
     images: int = 0
     feeds: bool = True
@@ -150,7 +152,11 @@ class StepSums:
                 same.add(r, c, quantizer)
                 rounding.add(r, quantizer)
                 if total is not None:
-                    counted.add(np.where(total > 0, r, np.zeros((), r.dtype)), quantizer)
+                    rest = np.where(total > 0, r, np.zeros((), r.dtype))
+                    counted.add(rest, quantizer)
+                    self.accounted[name] = self.accounted.get(name, 0.0) + float(
+                        np.square(rest, dtype=np.float64).sum()
+                    )
             if strides:
                 where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
                 part_sums.add(r[where], c[where], batch.images)
@@ -227,8 +233,9 @@ class StepSums:
             return float(np.fmax.reduce(np.abs(bounds), axis=None))
 
     def rounding_db(self, name: str) -> float:
-        """Return the SQNR that the candidate's quantizer leaves of the reference's tensor."""
-        signal, noise = self.inherited[name].signal.sum(), self.rounding[name].sums[:, 1].sum()
+        """Return the SQNR that the candidate's quantizer leaves of what counts of a tensor."""
+        signal = self.accounted.get(name, float(self.inherited[name].signal.sum()))
+        noise = self.counted[name].sums[:, 1].sum()
         if not noise > 0:
             return math.nan if math.isnan(noise) else math.inf
         return 10.0 * math.log10(signal / noise) if signal and noise < math.inf else -math.inf

@@ -166,7 +166,7 @@ class Cell:
         explained: The own error against its expectation; None when not measured.
         total_db: SQNR against the first model of the chain; None when that lacks the tensor.
         codes: Where the candidate quantizes the tensor.
-        histogram: Of the first batch; only for the rows worth a look.
+        histogram: Of the first images; only for the rows worth a look.
     """
 
     status: Status
