@@ -17,6 +17,7 @@ from deploy.comparison.chain import Chain
 from deploy.comparison.output.layers_json import read_report
 from deploy.comparison.part import Part
 from deploy.comparison.run import compare_models
+from deploy.comparison.sides.pieces import Pieces
 from deploy.comparison.sides.subjects import open_side
 from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.values.measures import Status
@@ -305,6 +306,46 @@ def test_how_fast_the_parts_run_changes_no_bit(pair, monkeypatch, slow):
 
     monkeypatch.setattr(Part, "_piece", delayed)
     assert run() == usual
+
+
+def test_what_is_equal_has_equal_codes(pair):
+    cells = [row.cells[0] for row in compare_models([str(path) for path in pair], FEW).rows]
+    equal = [c.codes for c in cells if c.codes and c.own and c.own.sqnr_db == math.inf]
+    assert equal
+    assert all(codes.own_equal == 1.0 and codes.own_largest == 0 for codes in equal)
+
+
+def test_of_a_model_that_breaks_off_the_first_part_alone_is_summed_up(pair, monkeypatch):
+    """However far the part beside it came by then."""
+    piece, free = Part._piece, Pieces.free
+
+    def late(part, at):
+        if part.number == 0 and at == last:
+            time.sleep(0.2)  # the part beside it sums up all pieces but this one
+        return piece(part, at)
+
+    def breaks(pieces, at, entry):
+        if at == last:
+            raise GraphError("a node failed while running", hint="")
+        return free(pieces, at, entry)
+
+    monkeypatch.setattr("deploy.comparison.chain.find_break", lambda *_: True)
+    chain = Chain([open_side(str(path)) for path in pair], own=True)
+    images = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
+    assert chain.run(np.arange(4), images)
+    chain.finish()
+    chain.close()
+    last = len(chain.models.ends) - 1
+    assert last > 0
+    monkeypatch.setattr(Part, "_piece", late)
+    monkeypatch.setattr(Pieces, "free", breaks)
+    chain = Chain([open_side(str(path)) for path in pair], own=True)
+    chain.run(np.arange(4), images)
+    chain.finish()
+    chain.close()
+    assert chain.stopped
+    assert chain.answers.images == [0, 1]
+    assert {len(sums.noises) for sums in chain.steps[0].inherited.values()} == {2}
 
 
 def test_whether_to_stop_is_asked_once_a_piece_is_summed_up(pair, monkeypatch):
