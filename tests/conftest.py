@@ -11,6 +11,7 @@ from deploy.machines.host import find_gpus
 # Shared CI machines are slow now and then; a deadline would measure them, not the code.
 settings.register_profile("dev", deadline=None, max_examples=60)
 settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("soak", deadline=None, max_examples=3000)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

@@ -5,10 +5,11 @@ of channel i and R(T) the magnitude that T keeps after the division, the factors
 
     fᵢ = maxₜ mᵢ(T) / R(T),
 
-and the rounding of T adds noise of R(T)²·fᵢ² / (12·127²) to channel i. Equal reaches let the
-one tensor with the largest channels widen the factors of all. What all of them add together,
+and the rounding of T, which keeps maxᵢ mᵢ(T) / fᵢ ≤ R(T), adds noise of the square of that times
+fᵢ² / (12·127²) to channel i. Equal reaches let the one tensor with the largest channels widen the
+factors of all. What all of them add together,
 
-    J(R) = Σᵢ maxₜ (mᵢ(T) / R(T))² · Σₜ R(T)²,
+    J(R) = Σᵢ fᵢ² · Σₜ maxᵢ (mᵢ(T) / fᵢ)²,
 
 is searched for its least instead, one reach after the other.
 """
@@ -53,6 +54,7 @@ def balanced(magnitudes: _Floats) -> _Floats:
 
 
 def _noise(magnitudes: _Floats, octaves: _Floats) -> float:
-    reach = np.exp2(octaves)
-    factors = (magnitudes / reach[:, None]).max(axis=0)
-    return float(np.sum(factors**2) * np.sum(reach**2))
+    factors = (magnitudes / np.exp2(octaves)[:, None]).max(axis=0)
+    used = factors > 0
+    kept = (magnitudes[:, used] / factors[used]).max(axis=1, initial=0.0)
+    return float(np.sum(factors**2) * np.sum(kept**2))
