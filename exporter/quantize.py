@@ -10,32 +10,32 @@ take up the mean of what rounding adds.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx
 import onnx_ir as ir
 
 from core.errors import GraphError
-from core.int8 import dequantize
+from core.int8 import Int8Array
 from exporter.calibration.channels import ChannelCounts
-from exporter.passes.base import Array
 from exporter.quantization.channel_classes import find_channel_classes
-from exporter.quantization.channel_means import ChannelMeans, channel_means
 from exporter.quantization.channel_steps import Steps, factors_of
-from exporter.quantization.correct_bias import correct_biases
 from exporter.quantization.equalize import require_consistent
 from exporter.quantization.held_names import EQUALIZED, SHIFTED
 from exporter.quantization.placement import named_graph
 from exporter.quantization.plan import QuantizationPlan
-from exporter.quantization.qdq import insert_into, insert_qdq
+from exporter.quantization.qdq import insert_into
+from exporter.quantization.rounding.channel_means import ChannelMeans, channel_means
+from exporter.quantization.rounding.codes import WeightCodes
+from exporter.quantization.rounding.correct_bias import correct_biases
+from exporter.quantization.rounding.scales import graph_scale
 from exporter.quantization.scale_channels import scale_channels
-from exporter.quantization.scales import graph_scale, weight_codes
 from exporter.quantization.shift import shift_tensors
 from exporter.quantization.shifts import find_shifts
 from exporter.quantization.table import CalibrationTable
 
-__all__ = ["Quantized", "movable_classes", "quantize_graph"]
+__all__ = ["Quantized", "equalized_graph", "movable_classes", "quantize_graph"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +68,31 @@ def movable_classes(
     return find_shifts(named_graph(model).graph, borders=borders).classes
 
 
+def equalized_graph(model: onnx.ModelProto, table: CalibrationTable) -> ir.Model:
+    """Return a copy of a float graph, its channels divided as a table says.
+
+    Args:
+        model: The graph that the table is of; untouched.
+        table: Its factors count.
+
+    Raises:
+        GraphError: They do not fit the graph.
+    """
+    edited = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
+    if not table.equalized:
+        return edited
+    try:
+        require_consistent(find_channel_classes(edited.graph), table.equalized)
+    except ValueError as err:
+        raise GraphError(
+            f"the calibration table divides channels that cannot be: {err}",
+            hint="remove `equalized` from the table, or make the table again",
+        ) from err
+    factors = {name: factors_of(own) for name, own in table.equalized.items()}
+    scale_channels(edited.graph, factors)
+    return edited
+
+
 def quantize_graph(
     model: onnx.ModelProto,
     plan: QuantizationPlan,
@@ -75,6 +100,7 @@ def quantize_graph(
     *,
     half: bool = False,
     channels: Mapping[str, ChannelCounts] | None = None,
+    codes: Mapping[str, Int8Array] | None = None,
 ) -> Quantized:
     """Return the INT8 graph.
 
@@ -85,18 +111,17 @@ def quantize_graph(
         half: Take scales that float16 holds too.
         channels: What the channels of its tensors held, to correct biases by, of all layers
             but those that read the images; None for the biases as they are.
+        codes: Weight → its codes, where they are not the nearest ones.
 
     Raises:
         GraphError: Plan or table do not fit the graph.
     """
     chosen = {name: choice.shift for name, choice in table.tensors.items() if choice.shift}
     amaxes = {name: choice.amax for name, choice in table.tensors.items()}
-    if not chosen and not table.equalized and channels is None:
-        return Quantized(insert_qdq(model, plan, amaxes, half=half))
-    edited = named_graph(copy.deepcopy(model))  # editing writes to the tensors it wraps
-    _equalize(edited.graph, table.equalized)
+    edited = equalized_graph(model, table)
+    weights = WeightCodes(plan, half=half, given=codes)
     divided = {name: f"{name}{EQUALIZED}" for name in table.equalized}
-    moved = _move(edited.graph, {divided.get(n, n): c for n, c in chosen.items()}, plan, half=half)
+    moved = _move(edited.graph, {divided.get(n, n): c for n, c in chosen.items()}, weights)
     own = {name: original for original, name in divided.items()}
     corrected: tuple[str, ...] = ()
     if channels is not None:
@@ -105,7 +130,7 @@ def quantize_graph(
         images = {str(value.name) for value in edited.graph.inputs}
         inner = {name: counts for name, counts in channels.items() if name not in images}
         means = _means(plan, table, inner, constants, half=half)
-        corrected = correct_biases(edited.graph, means, _as_computed(plan, half=half))
+        corrected = correct_biases(edited.graph, means, weights.as_computed)
     names = divided | {own.get(name, name): f"{name}{SHIFTED}" for name in moved}
     activations = tuple(
         replace(a, tensor=names.get(a.tensor, a.tensor), scale=names.get(a.scale, a.scale))
@@ -113,7 +138,9 @@ def quantize_graph(
     )
     renamed = {names.get(name, name): amax for name, amax in amaxes.items()}
     return Quantized(
-        insert_into(edited, replace(plan, activations=activations), renamed, half=half),
+        insert_into(
+            edited, replace(plan, activations=activations), renamed, half=half, codes=weights
+        ),
         {own.get(name, name): constant for name, constant in moved.items()},
         table.equalized,
         corrected,
@@ -142,23 +169,7 @@ def _means(
     return found
 
 
-def _equalize(graph: ir.Graph, steps: Mapping[str, Steps]) -> None:
-    """Divide channels, once the table's factors fit the graph."""
-    if not steps:
-        return
-    try:
-        require_consistent(find_channel_classes(graph), steps)
-    except ValueError as err:
-        raise GraphError(
-            f"the calibration table divides channels that cannot be: {err}",
-            hint="remove `equalized` from the table, or make the table again",
-        ) from err
-    scale_channels(graph, {name: factors_of(own) for name, own in steps.items()})
-
-
-def _move(
-    graph: ir.Graph, chosen: Mapping[str, float], plan: QuantizationPlan, *, half: bool
-) -> dict[str, float]:
+def _move(graph: ir.Graph, chosen: Mapping[str, float], weights: WeightCodes) -> dict[str, float]:
     """Move tensors by constants; return those of all that moved."""
     if not chosen:
         return {}
@@ -169,22 +180,5 @@ def _move(
             f"the calibration table moves what cannot be moved: {err}",
             hint="remove that shift from the table, or make the table again",
         ) from err
-    shift_tensors(graph, shifts, weights=_as_computed(plan, half=half))
+    shift_tensors(graph, shifts, weights=weights.as_computed)
     return shifts
-
-
-def _as_computed(plan: QuantizationPlan, *, half: bool) -> Callable[[ir.Value], Array]:
-    """Return what gives the values that a weight will be computed with."""
-    axes = {weight.tensor: weight for weight in plan.weights}
-
-    def as_computed(value: ir.Value) -> Array:
-        if value.const_value is None:
-            raise ValueError(f"{value.name!r} is no constant")
-        array = value.const_value.numpy()
-        weight = axes.get(str(value.name))
-        if weight is None:
-            return array
-        scale, codes = weight_codes(weight, array, half=half)
-        return dequantize(codes, scale, weight.axis)
-
-    return as_computed

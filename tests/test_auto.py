@@ -7,7 +7,7 @@ import pytest
 from resnet_graph import resnet
 
 from core.errors import GraphError, InputError
-from deploy.held_out import held_out_batches
+from deploy.held_out import trial_images
 from exporter.calibration.statistics import ImageRecord, Statistics
 from exporter.calibration.tally import Tally
 from exporter.quantization.activity import Activity
@@ -153,12 +153,13 @@ def test_held_out_images_are_not_those_calibrated_with(tmp_path):
 
     source = open_data(str(tmp_path / "x.npz"))
     seen = [source.digest(i) for i in range(14)]
-    batches = held_out_batches(str(tmp_path / "x.npz"), None, seen)
-    found = np.concatenate(batches)
+    divided = trial_images(str(tmp_path / "x.npz"), None, seen, held_out=10, others=9)
+    found = np.concatenate(divided.held_out)
     assert len(found) == 10
     assert all(any(np.array_equal(x, y) for y in images[14:]) for x in found)
     with pytest.raises(InputError, match="only 4 images are left"):
-        held_out_batches(str(tmp_path / "x.npz"), None, [source.digest(i) for i in range(20)])
+        seen = [source.digest(i) for i in range(20)]
+        trial_images(str(tmp_path / "x.npz"), None, seen, held_out=10)
 
 
 def test_corrected_biases_are_tried_and_told(statistics):

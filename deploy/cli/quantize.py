@@ -89,9 +89,16 @@ _WORST = 3  # tensors that the summary names
     "with auto, what is best]",
 )
 @click.option(
+    "--compensate-weights/--no-compensate-weights",
+    "compensate",
+    default=None,
+    help="Round the weights of a layer together, so that their errors make up for one another, by "
+    "what it reads on images of --data.  [default: no; with auto and --data, what is best]",
+)
+@click.option(
     "--data",
-    help="Images that auto tries on; it leaves out those calibrated with.  [default: none: "
-    "auto goes by the statistics alone]",
+    help="Images that auto tries on, other ones than those calibrated with, and that weights are "
+    "rounded by.  [default: none: auto goes by the statistics alone]",
 )
 @click.option(
     "--table",
@@ -171,7 +178,9 @@ def _int8(
     amaxes = {name: choice.amax for name, choice in chosen.tensors.items()}
     if half:
         require_float16_range(amaxes)
-    quantized = quantize_graph(graph, plan, chosen, half=half, channels=choice.channels)
+    quantized = quantize_graph(
+        graph, plan, chosen, half=half, channels=choice.channels, codes=choice.codes
+    )
     int8 = to_float16(quantized.model) if half else quantized.model
     written = target.with_name("calibration.json")
     if request.table is None or written.resolve() != request.table.resolve():
@@ -197,6 +206,7 @@ def _int8(
         "shifted": len(quantized.shifts),
         "equalized": len(quantized.equalized),
         "corrected": len(quantized.corrected),
+        "compensated": len(choice.codes),
         "layers": sum(len(weight.readers) for weight in plan.weights),
         "left": dict(plan.left),
     }

@@ -4,8 +4,10 @@ No way of choosing is best for every network: ``max`` wastes codes on outliers, 
 and ``mse`` clip what a later layer may need; channels made alike serve activations and cost
 weights. So recipes are tried, one decision after the other, each from the best so far:
 equalization, the strongest one balanced as well, then the method, then whether it is better
-without full-range constants or corrected biases. The winner is the one that changes the network
-least, by the mean over images of the SQNR of its outputs in dB.
+without full-range constants or corrected biases, last with the weights of a layer rounded
+together: as it is, and halfway to full equalization, since such weights can take more of what
+the activations give them. The winner is the one that changes the network least, by the mean
+over images of the SQNR of its outputs in dB.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from core.int8 import Int8Array
 from core.progress import Progress, silent
 from exporter.calibration.channels import ChannelCounts
 from exporter.quantization.plan import QuantizationPlan
@@ -26,15 +30,23 @@ from exporter.quantization.table import CalibrationTable
 from exporter.quantize import quantize_graph
 from exporter.session import Tensors, open_session
 
-__all__ = ["METHODS", "STRENGTHS", "Choice", "Scope", "choose_best", "output_sqnr_db"]
+__all__ = ["METHODS", "STRENGTHS", "Choice", "MakeCodes", "Scope", "choose_best", "output_sqnr_db"]
 
 METHODS = ("mse", "max", "percentile:99.99")
 STRENGTHS = (0.0, 0.5, 0.75)
 
 _MOST_DB = 120.0
-_AT_ONCE = 2  # trials: each holds a graph
+_AT_ONCE = 2  # trials: each holds a graph, and uses one CPU
 
+Codes = Mapping[str, Int8Array]
 MakeTable = Callable[[Recipe], CalibrationTable]
+
+
+class MakeCodes(Protocol):
+    """Rounds the weights of each layer together."""
+
+    def __call__(self, table: CalibrationTable, *, biases: bool) -> Codes:
+        """Return the codes of a table's graph, its biases to be corrected or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,7 @@ class Scope:
         reaches: Of full-range constants, of :data:`exporter.quantization.recipe.REACHES`.
         biases: Whether to correct biases.
         balances: Whether to let tensors that share factors reach as far as leaves least noise.
+        compensates: Whether to round the weights of a layer together.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
@@ -54,12 +67,14 @@ class Scope:
     reaches: tuple[str, ...] = ("on", "off")
     biases: tuple[bool, ...] = (True, False)
     balances: tuple[bool, ...] = (False, True)
+    compensates: tuple[bool, ...] = (False, True)
 
     @property
     def most(self) -> int:
         """How many recipes are tried, at most."""
-        choices = (self.strengths, self.balances, self.methods, self.reaches, self.biases)
-        return sum(map(len, choices)) - len(choices) + 1
+        one = (self.strengths, self.balances, self.methods, self.reaches, self.biases)
+        further = len(self.strengths) > 1 and True in self.compensates
+        return sum(map(len, one)) - len(one) + len(self.compensates) + further
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +85,13 @@ class Choice:
         recipe: The winner.
         table: Its table, whose ``method`` says so.
         sqnr_db: Recipe in words → mean SQNR of the outputs over the held-out images, in dB.
+        codes: Of weights that were rounded together.
     """
 
     recipe: Recipe
     table: CalibrationTable
     sqnr_db: Mapping[str, float]
+    codes: Codes = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,10 +101,12 @@ class _Trials:
     model: onnx.ModelProto
     plan: QuantizationPlan
     make_table: MakeTable
+    make_codes: MakeCodes | None
     feeds: Sequence[Tensors]
     reference: list[npt.NDArray[np.float32]]
     channels: Mapping[str, ChannelCounts]
     tables: dict[Recipe, CalibrationTable] = field(default_factory=dict)
+    codes: dict[Recipe, Codes] = field(default_factory=dict)
     found: dict[Recipe, float] = field(default_factory=dict)
 
     def attempt(self, recipes: Iterable[Recipe], progress: Progress, most: int) -> None:
@@ -99,12 +118,15 @@ class _Trials:
             alike = [
                 known
                 for known, other in self.tables.items()
-                if known.biases == recipe.biases and _same(table, other)
+                if (known.biases, known.compensate) == (recipe.biases, recipe.compensate)
+                and _same(table, other)
             ]
             self.tables[recipe] = table
             originals[recipe] = alike[0] if alike else recipe
         tried = [recipe for recipe in fresh if originals[recipe] is recipe]
-        with ThreadPoolExecutor(_AT_ONCE, "strata-try") as pool:
+        # Weights are rounded by all CPUs, in memory of their own.
+        at_once = 1 if any(recipe.compensate for recipe in tried) else _AT_ONCE
+        with ThreadPoolExecutor(at_once, "strata-try") as pool:
             for recipe, decibels in zip(tried, pool.map(self._measure, tried), strict=True):
                 self.found[recipe] = decibels
                 progress(len(self.found), most, str(recipe))
@@ -117,12 +139,15 @@ class _Trials:
     def _measure(self, recipe: Recipe) -> float:
         channels = self.channels if recipe.biases else None
         table = self.tables[recipe]
-        int8 = quantize_graph(self.model, self.plan, table, channels=channels).model
+        if recipe.compensate and self.make_codes:
+            self.codes[recipe] = self.make_codes(table, biases=recipe.biases)
+        codes = self.codes.get(recipe)
+        int8 = quantize_graph(self.model, self.plan, table, channels=channels, codes=codes).model
         return output_sqnr_db(self.reference, _outputs(int8, self.feeds))
 
-    def best(self) -> Recipe:
-        """Return the first of the best."""
-        return max(self.found, key=lambda recipe: self.found[recipe])
+    def best(self, among: Iterable[Recipe] | None = None) -> Recipe:
+        """Return the first of the best, of these or of all."""
+        return max(among or self.found, key=lambda recipe: self.found[recipe])
 
 
 def choose_best(
@@ -133,6 +158,7 @@ def choose_best(
     scope: Scope | None = None,
     *,
     channels: Mapping[str, ChannelCounts] | None = None,
+    make_codes: MakeCodes | None = None,
     progress: Progress = silent,
 ) -> Choice:
     """Try recipes on held-out images and return the best.
@@ -144,6 +170,7 @@ def choose_best(
         feeds: Held-out images, preprocessed, batch by batch.
         scope: What may be tried.
         channels: What the channels of the tensors held; None, and no bias is corrected.
+        make_codes: Rounds the weights of a layer together; None, and that is not tried.
         progress: Told of each trial.
 
     Raises:
@@ -152,7 +179,10 @@ def choose_best(
     scope = scope or Scope()
     if not channels:
         scope = replace(scope, biases=(False,))
-    trials = _Trials(model, plan, make_table, feeds, _outputs(model, feeds), channels or {})
+    if make_codes is None:
+        scope = replace(scope, compensates=(False,))
+    reference = _outputs(model, feeds)
+    trials = _Trials(model, plan, make_table, make_codes, feeds, reference, channels or {})
     start = Recipe(
         *(scope.methods[0], scope.reaches[0], scope.strengths[0], scope.biases[0]),
         balance=scope.balances[0],
@@ -174,8 +204,14 @@ def choose_best(
         + [replace(best, biases=biases) for biases in scope.biases]
     )
     best = trials.best()
+    rounded = [replace(best, compensate=compensate) for compensate in scope.compensates]
+    if rounded[-1].compensate and best.strength and len(scope.strengths) > 1:
+        rounded.append(replace(rounded[-1], strength=(best.strength + 1.0) / 2))
+    attempt_all(rounded)
+    best = trials.best(rounded)
     table = replace(trials.tables[best], method=f"auto: {best}")
-    return Choice(best, table, {str(recipe): db for recipe, db in trials.found.items()})
+    tried = {str(recipe): db for recipe, db in trials.found.items()}
+    return Choice(best, table, tried, trials.codes.get(best, {}))
 
 
 def _same(one: CalibrationTable, other: CalibrationTable) -> bool:

@@ -25,7 +25,8 @@ from exporter.graph_file import to_proto
 from exporter.passes.base import Array, add_constant, free_name, taken_names
 from exporter.quantization.placement import named_graph
 from exporter.quantization.plan import Activation, QuantizationPlan, Weight
-from exporter.quantization.scales import graph_scale, weight_codes
+from exporter.quantization.rounding.codes import WeightCodes
+from exporter.quantization.rounding.scales import graph_scale
 
 __all__ = ["insert_into", "insert_qdq"]
 
@@ -62,6 +63,7 @@ def insert_into(
     amaxes: Mapping[str, float],
     *,
     half: bool = False,
+    codes: WeightCodes | None = None,
 ) -> onnx.ModelProto:
     """Return the same of a graph of one's own, which is changed.
 
@@ -70,6 +72,7 @@ def insert_into(
         plan: As for :func:`insert_qdq`.
         amaxes: Likewise.
         half: Likewise.
+        codes: What the weights become; None for the nearest codes.
 
     Raises:
         GraphError, KeyError: Likewise.
@@ -80,7 +83,8 @@ def insert_into(
             f"opset {opset}: scales for each channel need opset {_OLDEST_OPSET}",
             hint="export at opset 19, or convert with onnx.version_converter.convert_version",
         )
-    editor = _Editor(graph_model.graph, half=half)
+    codes = codes or WeightCodes(plan, half=half)
+    editor = _Editor(graph_model.graph, codes, half=half)
     for activation in plan.activations:
         editor.quantize_activation(activation, amaxes[activation.tensor])
     for weight in plan.weights:
@@ -91,8 +95,9 @@ def insert_into(
 class _Editor:
     """Edits one graph."""
 
-    def __init__(self, graph: ir.Graph, *, half: bool) -> None:
+    def __init__(self, graph: ir.Graph, codes: WeightCodes, *, half: bool) -> None:
         self.graph = graph
+        self.codes = codes
         self.half = half
         self.taken = taken_names(graph)
         self.nodes = {str(node.name): node for node in graph}
@@ -144,7 +149,7 @@ class _Editor:
             )
         readers = self._readers(weight.readers, value)
         array = value.const_value.numpy()
-        scale, codes = weight_codes(weight, array, half=self.half)
+        scale, codes = self.codes.of(weight, array)
         name = weight.tensor
         channels = np.zeros(scale.shape, np.int8)
         node = self._node(

@@ -33,6 +33,8 @@ class Recipe:
         strength: Of the equalization of channels, 0 (none) to 1.
         biases: Whether biases take up the mean of what rounding adds.
         balance: Whether tensors that share factors reach as far as leaves least noise.
+        compensate: Whether the weights of a layer are rounded together
+            (:mod:`exporter.quantization.rounding.nearest_plane`).
     """
 
     method: str = "mse"
@@ -40,6 +42,7 @@ class Recipe:
     strength: float = 0.0
     biases: bool = False
     balance: bool = False
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no strength."""
@@ -54,7 +57,8 @@ class Recipe:
         equalized = f", equalized {self.strength:g}" if self.strength else ""
         equalized += ", balanced" if self.strength and self.balance else ""
         corrected = ", biases corrected" if self.biases else ""
-        return f"{self.method}{_IN_WORDS[self.reach]}{equalized}{corrected}"
+        together = ", weights compensated" if self.compensate else ""
+        return f"{self.method}{_IN_WORDS[self.reach]}{equalized}{corrected}{together}"
 
 
 class TableMaker:

@@ -40,7 +40,7 @@ from exporter.passes.base import (
     taken_names,
 )
 from exporter.quantization.held_names import SHIFTED
-from exporter.quantization.padding import inside
+from exporter.quantization.rounding.padding import inside
 
 __all__ = ["shift_tensors"]
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.passes.base import Array, constant, is_op, replace_constant
-from exporter.quantization.channel_means import ChannelMeans
-from exporter.quantization.padding import inside
+from exporter.quantization.rounding.channel_means import ChannelMeans
+from exporter.quantization.rounding.padding import inside
 
 __all__ = ["correct_biases"]
 
