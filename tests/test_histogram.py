@@ -162,7 +162,8 @@ def test_magnitudes_fold_the_sign():
 
 
 def test_without_numba(monkeypatch):
-    monkeypatch.delitem(sys.modules, "exporter.calibration.histogram_kernel", raising=False)
+    for module in ("exporter.calibration.histogram_kernel", "core.compiled"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(MissingBackendError, match="numba"):
         Tally()

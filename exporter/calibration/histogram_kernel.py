@@ -1,4 +1,4 @@
-"""The compiled loops of calibration; the only module that imports numba.
+"""The compiled loops of calibration.
 
 numpy reads an array three times to count and to bound it, at about 2.5 ns an element;
 these loops read memory once, at 0.7 ns. They hold no lock while they count, so threads run
@@ -7,13 +7,12 @@ side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from core.compiled import AS_WRITTEN, compiled
 from exporter.calibration.channels import BASE, CELLS, COARSE
 
 __all__ = ["TABLES", "keep_where", "tally"]
@@ -25,15 +24,6 @@ TABLES = 4
 _CHUNK = 4096  # words, 16 KiB: bounded and then counted while they lie in the first cache
 
 _Words = npt.NDArray[np.uint32]
-
-
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile when first called, or take the code from numba's cache on disk."""
-    try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # nowhere to keep a cache: a read-only package and no home
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
 
 
 def tally(
@@ -68,10 +58,10 @@ def tally(
     return int(signed), int(largest), int(smallest)
 
 
-@_jit
+@compiled(AS_WRITTEN)
 def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, sampled: Any) -> Any:
     every, stride, spread, turns = sampled
-    signed, largest, smallest = numba.int32(words[0, 0, 0]), words[0, 0, 0], words[0, 0, 0]
+    signed, largest, smallest = np.int32(words[0, 0, 0]), words[0, 0, 0], words[0, 0, 0]
     images, width, size = words.shape
     flat = words.reshape(images * width * size)
     together = max(1, _CHUNK // size)  # small planes are counted some at a time
@@ -88,7 +78,7 @@ def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, samp
                 signed, largest = max(signed, top), max(largest, most)
                 smallest = min(smallest, least)
                 if apart:
-                    bounds[channel, 0] = numba.uint32(max(numba.int32(bounds[channel, 0]), top))
+                    bounds[channel, 0] = np.uint32(max(np.int32(bounds[channel, 0]), top))
                     bounds[channel, 1] = max(bounds[channel, 1], most)
                     bounds[channel, 2] = min(bounds[channel, 2], least)
                 if channel == due:
@@ -103,21 +93,21 @@ def _tally(words: Any, tables: Any, shift: Any, channels: Any, bounds: Any, samp
     return signed, largest, smallest
 
 
-@_jit
+@compiled(AS_WRITTEN)
 def _bounds(plane: Any) -> Any:
-    top, most, least = numba.int32(plane[0]), plane[0], plane[0]
+    top, most, least = np.int32(plane[0]), plane[0], plane[0]
     for i in range(plane.size):  # this loop is vectorized, the others cannot be
         word = plane[i]
-        top = max(top, numba.int32(word))
+        top = max(top, np.int32(word))
         most = max(most, word)
         least = min(least, word)
     return top, most, least
 
 
-@_jit
+@compiled(AS_WRITTEN)
 def _count(block: Any, tables: Any, shift: Any) -> None:
     first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
-    one = numba.uint32(1)
+    one = np.uint32(1)
     whole = block.size // 4 * 4
     for i in range(0, whole, 4):
         first[block[i] >> shift] += one
@@ -128,20 +118,20 @@ def _count(block: Any, tables: Any, shift: Any) -> None:
         first[block[i] >> shift] += one
 
 
-@_jit
+@compiled(AS_WRITTEN)
 def _count_cells(plane: Any, positive: Any, negative: Any, stride: Any) -> None:
-    one = numba.uint16(1)
+    one = np.uint16(1)
     for i in range(0, plane.size, stride):
         word = plane[i]
-        cell = numba.int32((word & numba.uint32(0x7FFFFFFF)) >> numba.uint32(COARSE)) - BASE
+        cell: Any = np.int64((word & np.uint32(0x7FFFFFFF)) >> np.uint32(COARSE)) - BASE
         cell = min(max(cell, 0), CELLS - 1)
-        if word >> numba.uint32(31):
+        if word >> np.uint32(31):
             negative[cell] += one
         else:
             positive[cell] += one
 
 
-@_jit
+@compiled(AS_WRITTEN)
 def keep_where(values: Any, passed: Any) -> None:
     """Set values to zero where ``passed`` is, (K,) float32 each; what is not finite stays."""
     for i in range(values.size):

@@ -50,13 +50,11 @@ class Holding:
         Raises:
             InputError: It has other channels than factors.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            shift = np.float32(self.shift)
-            if self.factors is None:
-                # In float32 at least: the difference is not held in float16 by anybody.
-                return array - shift if self.shift else array
-            result = array / self._along(array)
-            return np.subtract(result, shift, out=result) if self.shift else result
+        if self._as_it_is:
+            return array
+        from deploy.comparison.graphs.units_kernel import to_held
+
+        return to_held(array, self._factors(array), self.shift)
 
     def whole(self, array: Array) -> Array:
         """Return what the network holds as the tensor that it stands for, the same shape.
@@ -64,13 +62,11 @@ class Holding:
         Raises:
             InputError: It has other channels than factors.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            if not self.shift:
-                return array if self.factors is None else array * self._along(array)
-            result = array + np.float32(self.shift)
-            if self.factors is not None:
-                np.multiply(result, self._along(array), out=result)
-            return result
+        if self._as_it_is:
+            return array
+        from deploy.comparison.graphs.units_kernel import to_whole
+
+        return to_whole(array, self._factors(array), self.shift)
 
     def each(self, channels: int) -> Array:
         """Return f of each channel, (channels,) float64; ones where nothing is known.
@@ -88,10 +84,13 @@ class Holding:
             )
         return self.factors
 
-    def _along(self, array: Array) -> Array:
-        """Return the factors, shaped to go along an array's channels."""
-        factors = self.each(array.shape[1] if array.ndim > 1 else 1).astype(np.float32)
-        return factors.reshape(-1, *[1] * (array.ndim - 2)) if array.ndim > 1 else factors
+    @property
+    def _as_it_is(self) -> bool:
+        return self.factors is None and not self.shift
+
+    def _factors(self, array: Array) -> Array:
+        """Return the factors of an array's channels, float32."""
+        return self.each(array.shape[1] if array.ndim > 1 else 1).astype(np.float32)
 
 
 AS_IT_IS = Holding()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.sums.compiled import ANY_ORDER, AS_WRITTEN, compiled
+from core.compiled import ANY_ORDER, AS_WRITTEN, compiled
 
 __all__ = ["CODES", "Rule", "round_values", "same_codes"]
 

@@ -1,4 +1,8 @@
-"""The compiled loops over a pair of tensors, and over the values of one: sums and extremes."""
+"""The compiled loops over a pair of tensors, and over the values of one: sums and extremes.
+
+Arrays come as (images, channels, elements), contiguous, float32 or float64. Sums are taken in
+float64: the squares of all float32 fit, and no order of summing shows in what is printed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.sums.compiled import ANY_ORDER, AS_WRITTEN, compiled
+from core.compiled import ANY_ORDER, AS_WRITTEN, compiled
 
 __all__ = ["BINS", "PAIR_SUMS", "bin_values", "bound_values", "sum_pair"]
 

@@ -73,8 +73,8 @@ def _root(unit: _Floats) -> _Floats:
 def _factorize(matrix: _Floats) -> None:
     """Put L of a matrix C = L·Lᵀ into its lower triangle, (K, K), positive definite.
 
-    Block column after block column, mostly products of matrices: eight times as fast as
-    ``np.linalg.cholesky`` of numpy 2.4 for 4,608 weights, and in place. What is above the diagonal is left.
+    Block column after block column, mostly products of matrices: for 4,608 weights eight times as
+    fast as ``np.linalg.cholesky`` of numpy 2.4, and in place. What is above the diagonal stays.
     """
     for start in range(0, len(matrix), _BLOCK):
         stop = min(start + _BLOCK, len(matrix))

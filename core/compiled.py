@@ -1,7 +1,6 @@
-"""How the loops of a comparison are compiled: each reads its arrays once, and holds no lock.
+"""How loops over arrays are compiled: they hold no lock, so that threads run side by side.
 
-Arrays come as (images, channels, elements), contiguous, float32 or float64. Sums are taken in
-float64: the squares of all float32 fit, and no order of summing shows in what is printed.
+The only module that imports numba; only modules of such loops import this one.
 """
 
 from __future__ import annotations
