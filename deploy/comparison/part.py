@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deploy.comparison.answers import Answers
+from deploy.comparison.graphs.holding import Made, whole_of
 from deploy.comparison.sides.side import Side, Walker
 from deploy.comparison.sums.fold import SideSums
 from deploy.comparison.sums.step_sums import Batch, StepSums, Task
@@ -125,24 +126,26 @@ class Part:
         r: Tensors = {}
         for k, walker in enumerate(models.walkers):
             c, self._held[k] = walker.free(at, self._held[k])
+            # What another model is held against is needed as it is; the last one's is summed up.
+            whole = {name: whole_of(tensor) for name, tensor in c.items()} if k < last else {}
+            c = whole or c
             with self._turn(at, k, _FREE):
                 self._answer(k, c)
                 names = self._free(k, r, c) if k else []
                 if k > 1:
                     _work(models.steps[k - 1].against_first(first, c, self._batch))
             if k == 0 and last > 1:
-                first = c
-            if k == last:
-                c = {}  # summed up; what it is fed takes as much
+                first = whole
+            c = {}  # summed up; what it is fed takes as much
             if k:
                 fresh.append([name for name in r if name in models.steps[k - 1].seen])
                 self._fed(k, at, r, names)
                 # What this piece began with is not needed again.
                 self._entries[k - 1] = {end: r[end]} if end in r else {}
-            r = c
+            r = whole
         return fresh
 
-    def _free(self, k: int, r: Tensors, c: Tensors) -> list[str]:
+    def _free(self, k: int, r: Tensors, c: Made) -> list[str]:
         """Fold what a candidate made freely; return what can be compared."""
         step, walkers = self.models.steps[k - 1], self.models.walkers
         theirs, ours = walkers[k - 1].dtype, walkers[k].dtype
@@ -152,9 +155,10 @@ class Part:
         first = _sums_of(made[0], r) if k == 1 else {}
         bounds = first, _sums_of(made[k], c)
         _work(step.free(names, r, c, self._batch, bounds))
-        for sums, tensors in zip(bounds, (r, c), strict=True):
+        made_by: tuple[Made, Made] = (r, c)
+        for sums, tensors in zip(bounds, made_by, strict=True):
             for name in sums.keys() - set(names):
-                sums[name].add(tensors[name])
+                sums[name].add(whole_of(tensors[name]))
         return names
 
     def _fed(self, k: int, at: int, r: Tensors, names: Sequence[str]) -> None:
@@ -168,19 +172,19 @@ class Part:
         # A cut of two shapes: the candidate's next piece cannot be fed the reference's tensor.
         self._feeding[k - 1] &= self.models.ends[at] in (None, *names)
 
-    def _answer(self, k: int, made: Tensors) -> None:
+    def _answer(self, k: int, made: Made) -> None:
         """Note the answers, where a piece makes the only output of a classifier."""
         outputs = self.models.sides[k].outputs
         for name in outputs:
             if name in made and made[name].ndim == 2 and len(outputs) == 1:
-                self.models.answers.note(k, made[name])
+                self.models.answers.note(k, whole_of(made[name]))
 
 
-def _dtypes(r: Tensors, c: Tensors, name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
+def _dtypes(r: Made, c: Made, name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
     return r[name].dtype, c[name].dtype
 
 
-def _sums_of(sums: dict[str, SideSums], made: Tensors) -> dict[str, SideSums]:
+def _sums_of(sums: dict[str, SideSums], made: Made) -> dict[str, SideSums]:
     """Return the sums of the tensors that a model made, those that are numbers."""
     numbers = (name for name, array in made.items() if array.dtype.kind in "fiub")
     return {name: sums.setdefault(name, SideSums()) for name in numbers}

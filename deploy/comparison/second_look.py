@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from deploy.comparison.graphs.holding import whole_of
 from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.graphs.wiring import passed_by
 from deploy.comparison.judging.judgement import Unexplained
 from deploy.comparison.sides.side import Side
-from deploy.comparison.sums.step_sums import passed_on
 from deploy.images import Images
 from exporter.session import Tensors
 
@@ -31,8 +32,10 @@ __all__ = ["Layers", "Seen", "look_again", "noise_of_codes"]
 
 Array = npt.NDArray[Any]
 Layers = Mapping[str, Sequence[Source]]  # tensor → what the layer that makes it reads
+_Noise = dict[str, tuple[Array, int]]  # Σ error² of each channel, and of how many values
 
 _LOOKED_AT = 4  # images, and the worst of each layer and channel
+_AT_ONCE = 2  # parts of them, a thread each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,11 +117,20 @@ def noise_of_codes(
     Returns:
         Tensor → mean square of the error in each channel, (channels,).
     """
-    look = _Look(reference, quantizers, layers, ends)
-    for _, batch in images.batches():
-        for at in range(0, len(batch), together):
-            look.take(reference.feed(batch[at : at + together]))
-    return {name: sums / look.elements[name] for name, sums in look.noise.items()}
+    at_once = 1 if reference.alone else _AT_ONCE
+    look = _Look(reference, quantizers, layers, ends, at_once)
+    noise: dict[str, Array] = {}
+    elements: dict[str, int] = {}
+    with ThreadPoolExecutor(at_once, "strata-look") as pool:
+        for _, batch in images.batches():
+            starts = range(0, len(batch), together)
+            feeds = (reference.feed(batch[at : at + together]) for at in starts)
+            # In the order of the images, however fast they run: sums have the same bits.
+            for found in pool.map(look.take, feeds):
+                for name, (squares, count) in found.items():
+                    noise[name] = noise.get(name, 0.0) + squares
+                    elements[name] = elements.get(name, 0) + count
+    return {name: sums / elements[name] for name, sums in noise.items()}
 
 
 class _Look:
@@ -128,6 +140,7 @@ class _Look:
         quantizers: Mapping[str, Quantizer],
         layers: Layers,
         ends: Sequence[str | None],
+        at_once: int,
     ) -> None:
         makers = reference.wiring.makers
         self._layers = {name: sources for name, sources in layers.items() if name in makers}
@@ -135,29 +148,30 @@ class _Look:
         self._summed = set(passed_by(reference.wiring, reference.outputs).values())
         read = {s.tensor for sources in self._layers.values() for s in sources}
         cuts = [end for end in ends if end is not None]
-        self._walker = reference.open(cuts, {*self._layers, *read}, 1)
+        self._walker = reference.open(cuts, {*self._layers, *read}, at_once)
         edges = [*(makers[cut].position for cut in cuts), sys.maxsize]
         self._of_piece: list[list[str]] = [[] for _ in edges]
         for name in self._layers:
             position = makers[name].position
             piece = next(at for at, edge in enumerate(edges) if position <= edge)
             self._of_piece[piece].append(name)
-        self.noise: dict[str, Array] = {}
-        self.elements: dict[str, int] = {}
 
-    def take(self, feeds: Tensors) -> None:
-        """Add what becomes of some images."""
+    def take(self, feeds: Tensors) -> _Noise:
+        """Return what codes do to each layer on some images."""
+        found: _Noise = {}
         entry = held = feeds
         last = max((at for at, names in enumerate(self._of_piece) if names), default=-1)
         for at in range(last + 1):
-            made, held = self._walker.free(at, held)
+            free, held = self._walker.free(at, held)
+            made = {name: whole_of(tensor) for name, tensor in free.items()}
             if self._of_piece[at]:
-                self._feed(at, entry, made)
+                found |= self._feed(at, entry, made)
             end = self._ends[at]
-            entry = {end: made[end]} if end in made else {}
+            entry = {end: made[end]} if end is not None and end in made else {}
+        return found
 
-    def _feed(self, at: int, entry: Tensors, made: Tensors) -> None:
-        """Feed a piece's layers with codes, and sum up what that does to them."""
+    def _feed(self, at: int, entry: Tensors, made: Tensors) -> _Noise:
+        """Feed a piece's layers with codes; return what that does to them."""
         names = self._of_piece[at]
         coded = {s.tensor for n in names for s in self._layers[n] if s.quantized}
         given = {name: array for name, array in made.items() if name in coded}
@@ -165,19 +179,21 @@ class _Look:
                   if s.tensor in made} | {n: made[n] for n in names}  # fmt: skip
         rounded = {n: self._rounded(n, a) if n in coded else a for n, a in given.items()}
         begin = {n: self._rounded(n, a) if n in coded else a for n, a in entry.items()}
-        for name, array in self._walker.fed(at, begin, rounded).items():
-            if name in self._layers:
-                self._add(name, array, made[name])
+        return {
+            name: self._noise(name, whole_of(tensor), made[name])
+            for name, tensor in self._walker.fed(at, begin, rounded).items()
+            if name in self._layers
+        }
 
     def _rounded(self, name: str, array: Array) -> Array:
         quantizer = self._quantizers.get(name)
         return array if quantizer is None else quantizer.rounded(array)
 
-    def _add(self, name: str, array: Array, reference: Array) -> None:
+    def _noise(self, name: str, array: Array, reference: Array) -> tuple[Array, int]:
+        """Return the sum of the squares of the error of each channel, and of how many values."""
         if name in self._summed:
-            array, reference = passed_on(array), passed_on(reference)
+            array, reference = (np.maximum(a, np.zeros((), a.dtype)) for a in (array, reference))
         error = array.astype(np.float64) - reference
         along = tuple(axis for axis in range(error.ndim) if axis != 1)
         squares = np.atleast_1d(np.square(error).sum(axis=along if error.ndim > 1 else None))
-        self.noise[name] = self.noise.get(name, 0.0) + squares
-        self.elements[name] = self.elements.get(name, 0) + error.size // len(squares)
+        return squares, error.size // len(squares)

@@ -23,7 +23,7 @@ from exporter.card import Card
 from exporter.quantization.channel_steps import factors_of
 from exporter.quantization.held_names import EQUALIZED, SHIFTED
 
-__all__ = ["AS_IT_IS", "Holding", "Holdings", "holdings_of"]
+__all__ = ["AS_IT_IS", "Held", "Holding", "Holdings", "Made", "holdings_of", "whole_of"]
 
 Array = npt.NDArray[Any]
 
@@ -50,11 +50,11 @@ class Holding:
         Raises:
             InputError: It has other channels than factors.
         """
-        if self._as_it_is:
+        if self.as_it_is:
             return array
         from deploy.comparison.graphs.units_kernel import to_held
 
-        return to_held(array, self._factors(array), self.shift)
+        return to_held(array, self.factors_of(array.shape), self.shift)
 
     def whole(self, array: Array) -> Array:
         """Return what the network holds as the tensor that it stands for, the same shape.
@@ -62,11 +62,11 @@ class Holding:
         Raises:
             InputError: It has other channels than factors.
         """
-        if self._as_it_is:
+        if self.as_it_is:
             return array
         from deploy.comparison.graphs.units_kernel import to_whole
 
-        return to_whole(array, self._factors(array), self.shift)
+        return to_whole(array, self.factors_of(array.shape), self.shift)
 
     def each(self, channels: int) -> Array:
         """Return f of each channel, (channels,) float64; ones where nothing is known.
@@ -85,15 +85,56 @@ class Holding:
         return self.factors
 
     @property
-    def _as_it_is(self) -> bool:
+    def as_it_is(self) -> bool:
+        """Whether there is neither a constant nor a factor."""
         return self.factors is None and not self.shift
 
-    def _factors(self, array: Array) -> Array:
-        """Return the factors of an array's channels, float32."""
-        return self.each(array.shape[1] if array.ndim > 1 else 1).astype(np.float32)
+    def factors_of(self, shape: tuple[int, ...]) -> Array:
+        """Return f of each channel of an array of this shape, (channels,) float32."""
+        return self.each(shape[1] if len(shape) > 1 else 1).astype(np.float32)
 
 
 AS_IT_IS = Holding()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A tensor as a network holds it, and how that is.
+
+    To make the tensor that it stands for takes as long as to sum it up: that is left to those
+    who need it.
+    """
+
+    array: Array
+    holding: Holding
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type in which it is held."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return self.array.ndim
+
+    def whole(self) -> Array:
+        """Return the tensor that it stands for."""
+        return self.holding.whole(self.array)
+
+
+Made = Mapping[str, Array | Held]  # what a network made, by the tensors' own names
+
+
+def whole_of(tensor: Array | Held) -> Array:
+    """Return a tensor as it is."""
+    return tensor.whole() if isinstance(tensor, Held) else tensor
+
 
 Holdings = Mapping[str, Holding]  # by the tensor's own name; those that are held as they are lack
 

@@ -108,7 +108,8 @@ class Weights:
         f = read.each(inner * self.groups).reshape(self.groups, inner)
         ratio = made.each(outputs)[:, None] / f.repeat(outputs // self.groups, axis=0)
         bias = self.bias
-        values = np.empty(self.values.shape, np.float32)
+        # Those of codes were made for this; others are the network's own.
+        values = np.empty_like(self.values) if self.step is None else self.values
         np.multiply(self.values, ratio[:, :, None], out=values, casting="same_kind")
         return replace(
             self,

@@ -191,22 +191,23 @@ def _product(
     if inner * groups != len(x.variance) or outputs % groups:
         return None
     covered = np.broadcast_to(coverage, taps)
-    squares, sums = np.empty((outputs, inner)), np.empty((outputs, inner))
+    group_of = np.arange(outputs) // (outputs // groups)
+    noise, products = np.empty(outputs), np.empty(outputs)
     for part in weights.parts():
+
+        def through(matrix: Array, vector: Array, part: slice = part) -> Array:
+            each = vector.reshape(groups, inner)
+            if groups == 1:
+                return np.asarray(matrix @ each[0])
+            return np.asarray(np.einsum("oi,oi->o", matrix, each[group_of[part]]))
+
         w = weights.values[part].astype(np.float64)
-        squares[part], sums[part] = (w * w) @ covered, w @ covered
-
-    def through(matrix: Array, vector: Array) -> Array:
-        grouped = matrix.reshape(groups, outputs // groups, inner)
-        return np.asarray(
-            np.einsum("goi,gi->go", grouped, vector.reshape(groups, inner)).reshape(-1)
-        )
-
-    products = through(squares, x.energy)
-    noise = through(squares, x.variance) + through(sums, x.mean) ** 2
-    if weights.step is not None and not same_weights:
-        steps = np.broadcast_to(weights.step.astype(np.float64), (outputs, inner))
-        noise += through(steps**2, x.signal) / 12.0 * covered.sum()
+        squares, sums = (w * w) @ covered, w @ covered
+        products[part] = through(squares, x.energy)
+        noise[part] = through(squares, x.variance) + through(sums, x.mean) ** 2
+        if weights.step is not None and not same_weights:
+            steps = np.broadcast_to(weights.step, (outputs, inner))[part].astype(np.float64)
+            noise[part] += through(steps**2, x.signal) / 12.0 * covered.sum()
     # Inputs and weights are rounded to the type; sums are taken in float32, and their partial
     # sums may be as large as all of it.
     sums_noise = _UNIT_32**2 * (1.0 + math.sqrt(inner * taps)) * products

@@ -1,8 +1,7 @@
 """An ONNX network that runs piece by piece, freely or on another network's tensors.
 
 A network in INT8 may hold tensors otherwise than they are
-(:mod:`deploy.comparison.graphs.holding`). Here they go in and come out whole: who compares need
-not know.
+(:mod:`deploy.comparison.graphs.holding`). They go in whole, and come out with how they are held.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.comparison.graphs.graph import Graph
-from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
+from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, Holdings, Made
 from deploy.comparison.graphs.segments import OWN, piece
 from deploy.comparison.graphs.wiring import Wiring
 from exporter.session import Session, Shared, Tensors, open_session
@@ -63,7 +62,7 @@ class Pieces:
         """Return the cut that piece ``at`` ends with; None for the last piece."""
         return self._edges[at + 1]
 
-    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+    def free(self, at: int, entry: Tensors) -> tuple[Made, Tensors]:
         """Run a piece on what its predecessor made.
 
         Args:
@@ -78,11 +77,9 @@ class Pieces:
         end = self._edges[at + 1]
         # As the network holds it: there and back again would move its bits.
         following = {end: made[end]} if end else {}
-        # One by one: what was converted is let go of.
-        whole = {name: self._held(name).whole(made.pop(name)) for name in list(made)}
-        return whole, following
+        return {name: self._made(name, array) for name, array in made.items()}, following
 
-    def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
+    def fed(self, at: int, entry: Tensors, given: Tensors) -> Made:
         """Run every layer of a piece on tensors of another network, each on its own.
 
         Args:
@@ -102,11 +99,15 @@ class Pieces:
         session = self._session(at, feeds, given)
         result = session({info.name: feeds[info.name] for info in session.inputs})
         names = {name: name.removesuffix(OWN) for name in result}
-        return {own: self._held(own).whole(result.pop(name)) for name, own in names.items()}
+        return {own: self._made(own, result[name]) for name, own in names.items()}
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type in which the network holds a tensor that it has made."""
         return self._dtypes[name]
+
+    def _made(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any] | Held:
+        held = self._held(name)
+        return array if held.as_it_is else Held(array, held)
 
     def _held(self, name: str) -> Holding:
         return self._holdings.get(name, AS_IT_IS)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from core.errors import InputError
 from deploy.comparison.graphs.graph import Graph
-from deploy.comparison.graphs.holding import Holdings
+from deploy.comparison.graphs.holding import Holdings, Made
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.graphs.wiring import Wiring
 from deploy.comparison.sums.rows import Seen
@@ -32,7 +32,7 @@ class Walker(Protocol):
     way at once, each in a thread of its own.
     """
 
-    def free(self, at: int, entry: Tensors) -> tuple[Tensors, Tensors]:
+    def free(self, at: int, entry: Tensors) -> tuple[Made, Tensors]:
         """Run a piece freely.
 
         Args:
@@ -43,7 +43,7 @@ class Walker(Protocol):
             What it makes, by name; and what the next piece begins with, as the model holds it.
         """
 
-    def fed(self, at: int, entry: Tensors, given: Tensors) -> Tensors:
+    def fed(self, at: int, entry: Tensors, given: Tensors) -> Made:
         """Run every layer of a piece on another model's tensors; return what they make."""
 
     def dtype(self, name: str) -> np.dtype[Any]:

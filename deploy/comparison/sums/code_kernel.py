@@ -48,28 +48,39 @@ class Rule:
         return tuple(np.float32(number) for number in (*own, *more))
 
 
-def same_codes(reference: Array, candidate: Array, rule: Rule) -> tuple[int, int]:
+def same_codes(
+    reference: Array, candidate: Array, rule: Rule, own: Rule | None = None
+) -> tuple[int, int]:
     """Count the values that get the same code on both sides.
 
     Args:
         reference: (n, c, l).
         candidate: The same.
         rule: The quantizer.
+        own: The same for the candidate, where that is held otherwise; None for ``rule``.
 
     Returns:
         How many are equal, and the largest difference in codes.
     """
-    if rule.factors is None:  # channels matter to nothing: one long row
+    own = own or rule
+    if rule.factors is None and own.factors is None:  # channels matter to nothing: one long row
         reference, candidate = reference.reshape(1, 1, -1), candidate.reshape(1, 1, -1)
-    equal, largest = _same_codes(reference, candidate, rule.numbers(), _inverse(rule, reference))
+    factors = _factors(rule, reference), _factors(own, candidate)
+    numbers = rule.numbers(own.shift)
+    equal, largest = _same_codes(reference, candidate, numbers, *factors)
     return int(equal), int(largest)
+
+
+def _factors(rule: Rule, values: Array) -> Array:
+    """Return f of each channel, float32."""
+    if rule.factors is None:
+        return np.ones(values.shape[1], np.float32)
+    return rule.factors.astype(np.float32)
 
 
 def _inverse(rule: Rule, values: Array) -> Array:
     """Return 1/f of each channel, float32."""
-    if rule.factors is None:
-        return np.ones(values.shape[1], np.float32)
-    return (1.0 / rule.factors).astype(np.float32)
+    return np.float32(1) / _factors(rule, values)
 
 
 @compiled(AS_WRITTEN)
@@ -80,20 +91,21 @@ def _code(value: Any, scale: Any, shift: Any, low: Any, high: Any) -> Any:
 
 
 @compiled(AS_WRITTEN)
-def _same_codes(r: Any, c: Any, numbers: Any, inverse: Any) -> Any:
+def _same_codes(r: Any, c: Any, numbers: Any, factors: Any, own_factors: Any) -> Any:
     images, channels, length = r.shape
-    scale, _, shift, low, high = numbers
+    scale, _, shift, low, high, own_shift = numbers
     equal: Any = 0
     largest = np.int32(0)
     for n in range(images):
         for k in range(channels):
-            by = inverse[k]
+            # By quotients, as a tensor is brought into the units in which it is held.
+            f, own_f = factors[k], own_factors[k]
             for start in range(0, length, _BLOCK):
                 x, y = r[n, k, start : start + _BLOCK], c[n, k, start : start + _BLOCK]
                 alike = np.int32(0)
                 for i in range(x.size):
-                    a = _code(np.float32(x[i]) * by, scale, shift, low, high)
-                    b = _code(np.float32(y[i]) * by, scale, shift, low, high)
+                    a = _code(np.float32(x[i]) / f, scale, shift, low, high)
+                    b = _code(np.float32(y[i]) / own_f, scale, own_shift, low, high)
                     d = np.int32(abs(a - b))
                     alike += np.int32(d == 0)
                     largest = max(largest, d)

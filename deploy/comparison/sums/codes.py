@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core.int8 import QMAX, QMIN
+from deploy.comparison.graphs.holding import Held, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.as_channels import as_channels
 from deploy.comparison.sums.code_kernel import CODES, Rule, round_values, same_codes
@@ -41,10 +42,14 @@ class Same:
         self.count += count
         self.equal += count
 
-    def add(self, reference: Array, candidate: Array, quantizer: Quantizer) -> None:
+    def add(self, reference: Array, candidate: Array | Held, quantizer: Quantizer) -> None:
         """Fold one batch."""
-        r, c = as_channels(reference), as_channels(candidate)
-        equal, largest = same_codes(r, c, _rule(quantizer, r.shape[1]))
+        r, rule = as_channels(reference), _rule(quantizer, reference.shape[1])
+        if isinstance(candidate, Held) and candidate.holding is quantizer.held:
+            c, own = as_channels(candidate.array), replace(rule, shift=0.0, factors=None)
+        else:
+            c, own = as_channels(whole_of(candidate)), rule
+        equal, largest = same_codes(r, c, rule, own)
         self.count += r.size
         self.equal += equal
         self.largest = max(self.largest, largest)

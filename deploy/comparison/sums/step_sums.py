@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
+from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, Holdings, Made, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.codes import Rounding, Same
 from deploy.comparison.sums.fold import PairSums, SideSums, histogram
@@ -18,22 +18,18 @@ from deploy.comparison.sums.rows import Seen
 from deploy.comparison.values.measures import Histogram, Status
 from exporter.session import Tensors
 
-__all__ = ["Batch", "StepSums", "passed_on", "read_of"]
+__all__ = ["Batch", "StepSums", "read_of"]
 
 Indices = npt.NDArray[np.int64]
 Task = Callable[[], object]
 _Bounds = Mapping[str, SideSums]
 _Sides = tuple[SideSums | None, SideSums | None]
+_Array = npt.NDArray[Any]
 
 
 def read_of(name: str) -> str:
     """Name the elements of a strided tensor that are read; no tensor can be called so."""
     return f"{name}\0read"
-
-
-def passed_on(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what a ReLU passes on of a sum; NaN stays."""
-    return np.asarray(np.maximum(total, np.zeros((), total.dtype)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ class StepSums:
         self._summed = frozenset(self.passed.values())
 
     def meet(
-        self, r: Tensors, c: Tensors, dtypes: Callable[[str], tuple[np.dtype[Any], np.dtype[Any]]]
+        self, r: Tensors, c: Made, dtypes: Callable[[str], tuple[np.dtype[Any], np.dtype[Any]]]
     ) -> list[str]:
         """Note what both sides made; return the names of what can be compared, in graph order."""
         both = [name for name in r if name in c and name in self.joined]
@@ -111,7 +107,7 @@ class StepSums:
         self,
         names: Iterable[str],
         r: Tensors,
-        c: Tensors,
+        c: Made,
         batch: Batch,
         bounds: tuple[_Bounds, _Bounds] = ({}, {}),
     ) -> list[Task]:
@@ -130,7 +126,7 @@ class StepSums:
         ]
 
     def _free(
-        self, name: str, made: Tensors, c: npt.NDArray[Any], batch: Batch, sides: _Sides
+        self, name: str, made: Tensors, c: _Array | Held, batch: Batch, sides: _Sides
     ) -> Task:
         r, total = made[name], made.get(self.passed.get(name, ""))
         sums = self.inherited.setdefault(name, PairSums())
@@ -159,19 +155,19 @@ class StepSums:
                     )
             if strides:
                 where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
-                part_sums.add(r[where], c[where], batch.images)
+                part_sums.add(r[where], whole_of(c)[where], batch.images)
                 if quantizer is not None:
                     part_rounding.add(r[where], quantizer)
             if batch.first:
-                self.histograms[name] = histogram(r, c)
+                self.histograms[name] = histogram(r, whole_of(c))
 
         return work
 
-    def fed(self, r: Tensors, made: Tensors, batch: Batch) -> list[Task]:
+    def fed(self, r: Tensors, made: Made, batch: Batch) -> list[Task]:
         """Return the tasks that fold a fed run, one for each tensor."""
-        return [self._fed(name, r[name], array, batch) for name, array in made.items()]
+        return [self._fed(name, r[name], tensor, batch) for name, tensor in made.items()]
 
-    def _fed(self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch) -> Task:
+    def _fed(self, name: str, r: _Array, c: _Array | Held, batch: Batch) -> Task:
         sums = self.own.setdefault(name, PairSums())
         quantizer = self.quantizers.get(name)
         same = self.own_same.setdefault(name, Same()) if quantizer else None
@@ -187,7 +183,7 @@ class StepSums:
 
         return work
 
-    def against_first(self, first: Tensors, c: Tensors, batch: Batch) -> list[Task]:
+    def against_first(self, first: Tensors, c: Made, batch: Batch) -> list[Task]:
         """Return the tasks that fold the difference from the chain's first model."""
         return [
             self._against_first(name, array, c[name], batch)
@@ -195,9 +191,7 @@ class StepSums:
             if name in c and array.shape == c[name].shape
         ]
 
-    def _against_first(
-        self, name: str, r: npt.NDArray[Any], c: npt.NDArray[Any], batch: Batch
-    ) -> Task:
+    def _against_first(self, name: str, r: _Array, c: _Array | Held, batch: Batch) -> Task:
         sums = self.total.setdefault(name, PairSums())
         return lambda: self._add(name, sums, (r, c), batch)
 
@@ -205,18 +199,16 @@ class StepSums:
         self,
         name: str,
         sums: PairSums,
-        pair: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        pair: tuple[_Array, _Array | Held],
         batch: Batch,
         sides: _Sides = (None, None),
     ) -> bool:
         if name not in self._summed:
             return sums.add(*pair, batch.images, sides)
-        for side, array in zip(sides, pair, strict=True):
-            if side is not None:
-                side.add(array)
-        r, c = map(passed_on, pair)
+        if sums.add(*pair, batch.images, sides, least=0.0):
+            return True
         # What is not passed on may differ all the same, and has codes.
-        return sums.add(r, c, batch.images) or not np.array_equal(*pair)
+        return not np.array_equal(pair[0], whole_of(pair[1]))
 
     def held(self, name: str) -> Holding:
         """Return how the candidate holds a tensor."""
