@@ -42,21 +42,21 @@ def split_weights(model: onnx.ModelProto, *, above: int = _SMALL_BYTES) -> Graph
         above: Bytes from which on an initializer is taken out.
     """
     rest = onnx.ModelProto()
-    large: dict[str, TensorProto] = {}
+    large: dict[str, tuple[TensorProto, int]] = {}
     for initializer in model.graph.initializer:
         kept = rest.graph.initializer.add()
         dtype = np.dtype(tensor_dtype_to_np_dtype(initializer.data_type))
         native = dtype.kind in _NATIVE and dtype.isbuiltin == 1
-        if not native or len(initializer.raw_data) <= above:
+        length = len(initializer.raw_data)  # asked for once: each time it is copied
+        if not native or length <= above:
             kept.CopyFrom(initializer)
             continue
-        large[initializer.name] = initializer
+        large[initializer.name] = initializer, length
         kept.name, kept.data_type = initializer.name, initializer.data_type
         kept.dims.extend(initializer.dims)
         kept.data_location = TensorProto.EXTERNAL
         # Nothing is read there; ONNX Runtime looks whether it exists.
-        size = str(len(initializer.raw_data))
-        for key, value in (("location", "."), ("offset", "0"), ("length", size)):
+        for key, value in (("location", "."), ("offset", "0"), ("length", str(length))):
             kept.external_data.add(key=key, value=value)
     weights = _beside(large)
     del model.graph.initializer[:]
@@ -65,16 +65,16 @@ def split_weights(model: onnx.ModelProto, *, above: int = _SMALL_BYTES) -> Graph
     return Graph(rest, weights)
 
 
-def _beside(large: Mapping[str, TensorProto]) -> dict[str, Array]:
+def _beside(large: Mapping[str, tuple[TensorProto, int]]) -> dict[str, Array]:
     """Return tensors as arrays, all in one block of memory.
 
     Among what comes and goes each would leave a gap that little fits into.
     """
-    sizes = {name: -(-len(t.raw_data) // _ALIGNED) * _ALIGNED for name, t in large.items()}
+    sizes = {name: -(-length // _ALIGNED) * _ALIGNED for name, (_, length) in large.items()}
     block = np.empty(sum(sizes.values()) + _ALIGNED, np.uint8)
     arrays: dict[str, Array] = {}
     start = -block.ctypes.data % _ALIGNED
-    for name, tensor in large.items():
+    for name, (tensor, _) in large.items():
         array = numpy_helper.to_array(tensor)
         place = block[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
         place[...] = array
