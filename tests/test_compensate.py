@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
 from resnet_graph import resnet
 
 from calib_data.preprocess import PRESETS
@@ -143,6 +145,38 @@ def test_a_weight_that_two_layers_read_is_rounded_for_both():
     assert not np.array_equal(codes[0][shared.tensor], codes[1][shared.tensor])
 
 
+def test_a_layer_that_reads_the_images_minds_their_mean(made):
+    """Its bias is not corrected, so its weights are rounded alike whether others' are or not."""
+    plain, corrected = (rounded(made, Recipe("max", biases=biases)) for biases in (False, True))
+    same = {name for name, codes in plain.items() if np.array_equal(codes, corrected[name])}
+    assert same == {"conv1.weight"}
+
+
+def test_each_group_is_rounded_by_what_it_reads():
+    """Channels go together in each group, in other ways; the outputs err less in all of them."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(64, 8, 1, 1)).astype(np.float32)
+    mixed = rng.normal(size=(4, 8, 2)) @ rng.normal(size=(4, 2, 600))
+    images = np.float32(mixed.reshape(1, 32, 600).transpose(2, 0, 1)[..., None, None])
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="layer", group=4)
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 1, 1])
+        for name, channels in (("x", 32), ("y", 64))
+    ]
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    plan = plan_quantization(model)
+    codes = compensated_codes(named_graph(model), plan, [{"x": x} for x in images])["w"]
+    scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
+    steps = (weight[..., 0, 0] / scale[:, None]).reshape(4, 16, 8)
+    read = images.reshape(600, 4, 8)
+    noise = [
+        np.mean(np.einsum("gmk,ngk->ngm", steps - taken, read) ** 2, axis=(0, 2))
+        for taken in (np.rint(steps), codes.reshape(4, 16, 8))
+    ]
+    assert np.all(noise[1] < noise[0] / 3)
+
+
 def test_what_the_graph_lacks_is_left_out():
     model = resnet((1,), size=32)
     plan = replace(plan_quantization(model), weights=(Weight("no such weight", 0, ("conv1",)),))
@@ -181,6 +215,14 @@ def test_auto_tries_it_and_tells(made):
     again = quantize_graph(model, plan, best.table, codes=best.codes).model
     told = best.sqnr_db[best.table.method.removeprefix("auto: ")]
     assert decibels((model, again), held_out, threads=1) == told
+    # Asked for, it is done, be it good or not.
+    spoilt = {name: np.zeros_like(codes) for name, codes in best.codes.items()}
+    always = replace(scope, compensates=(True,))
+    bad = choose_best(
+        model, plan, maker.table, held_out, always, make_codes=lambda *_, **__: spoilt
+    )
+    assert bad.recipe.compensate
+    assert max(bad.sqnr_db, key=bad.sqnr_db.get) != str(bad.recipe)
     without = choose_best(model, plan, maker.table, held_out, scope)
     assert not without.recipe.compensate
     assert not without.codes
