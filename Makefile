@@ -48,7 +48,7 @@ ENGINE := $(OUT)/$(PRECISION).engine
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup export weights bundle report test test-slow test-ray test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration bench-compare bench-compare-large bench-trt clean FORCE
+.PHONY: help setup export weights bundle report test test-slow test-ray test-soak test-gpu check check-baseline check-model lint format degradation bench-peers bench-calibration bench-compare bench-compare-large bench-trt clean FORCE
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -154,6 +154,9 @@ test-slow: .venv/.ready ## the tests that take minutes
 test-ray: .venv/.ready ## the tests that need Ray, which is installed first
 	.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[ray]'
 	.venv/bin/pytest -m ray
+
+test-soak: .venv/.ready ## the tests that look for counterexamples, for 50 times as long
+	.venv/bin/pytest -m 'hypothesis and not gpu and not slow and not ray' --hypothesis-profile soak
 
 test-gpu: .venv/.ready ## the tests that need a GPU
 	.venv/bin/pytest -m gpu
