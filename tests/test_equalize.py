@@ -163,6 +163,21 @@ def test_steps_follow_magnitudes():
     assert choose_steps(classes, {"layer1.0.relu1": ChannelCounts.empty()}, 0.5) == {}
 
 
+def test_a_channel_that_is_seldom_other_than_zero_keeps_its_reach():
+    """By its quantile it would be divided by next to nothing, and be all that the codes are for."""
+    classes = find_channel_classes(named_graph(network("resnet")).graph)
+    values = np.abs(np.random.default_rng(0).normal(size=(4000, 8, 1, 1))).astype(np.float32)
+    values[:, 3] = 0
+    values[:2, 3] = 8.0  # 1 in 2000
+    tally = Tally()
+    tally.add(values)
+    for strength in (0.5, 1.0):
+        steps = choose_steps(classes, {"layer1.0.relu1": tally.channels()}, strength)
+        divided = values / factors_of(steps["layer1.0.relu1"])[:, None, None]
+        others = np.delete(np.arange(8), 3)
+        assert divided[:, 3].max() < 4 * divided[:, others].max()
+
+
 def test_factors_that_do_not_fit_are_refused():
     model = network("resnet")
     classes = find_channel_classes(named_graph(model).graph)

@@ -3,7 +3,8 @@
 One scale serves all channels of a tensor: channels that stay far below the largest are left
 with few codes. Divided by
 
-    fᵢ = mᵢ^strength,   mᵢ: the magnitude that 99.9 % of channel i's values do not exceed,
+    fᵢ = mᵢ^strength,   mᵢ: the magnitude that 99.9 % of channel i's values do not exceed, or a
+                        quarter of its largest if that is more,
 
 they come closer together, and what follows takes the factors back exactly
 (:mod:`exporter.quantization.scale_channels`). At strength 1 all channels would reach equally far,
@@ -29,6 +30,9 @@ from exporter.quantization.channel_steps import STEPS, Steps
 __all__ = ["choose_steps", "require_consistent"]
 
 _SHARE = 0.999
+# A channel that is zero but for a few large values would be divided by next to nothing, and these
+# few dictate the range of the whole tensor.
+_OF_LARGEST = 0.25
 _LEAST = 1e-3  # of a tensor's largest channel: dead channels need no code
 
 
@@ -58,7 +62,7 @@ def choose_steps(
         ids = classes.of.get(name)
         if ids is None or len(ids) != len(counts):
             continue
-        reach = counts.quantile(_SHARE)
+        reach = np.maximum(counts.quantile(_SHARE), _OF_LARGEST * counts.amax)
         reach = np.maximum(reach, _LEAST * reach.max(initial=0.0))
         free = ids >= 0
         found.append((ids[free], reach[free]))
