@@ -177,6 +177,18 @@ def test_each_group_is_rounded_by_what_it_reads():
     assert np.all(noise[1] < noise[0] / 3)
 
 
+def test_a_fixed_batch_gets_an_image_as_often_as_it_takes():
+    model, fixed = resnet((1,), size=32), resnet((1,), size=32)
+    for info in (*fixed.graph.input, *fixed.graph.output, *fixed.graph.value_info):
+        info.type.tensor_type.shape.dim[0].dim_value = 4
+    plan = plan_quantization(model)
+    images = feeds(np.random.default_rng(0).normal(size=(8, 1, 3, 32, 32)).astype(np.float32))
+    free, four = (compensated_codes(named_graph(m), plan, images) for m in (model, fixed))
+    assert free.keys() == four.keys()
+    for name, codes in free.items():
+        assert np.mean(codes == four[name]) > 0.99  # up to the last bits of a sum
+
+
 def test_what_the_graph_lacks_is_left_out():
     model = resnet((1,), size=32)
     plan = replace(plan_quantization(model), weights=(Weight("no such weight", 0, ("conv1",)),))

@@ -79,7 +79,7 @@ def test_a_product_reads_its_rows(op, shape, attributes):
     weight = rng.normal(size=(3, 6) if attributes.get("transB") else (6, 3)).astype(np.float32)
     x = rng.normal(size=shape).astype(np.float32)
     model = model_of(op, weight, shape, **attributes)
-    expected = open_session(model)({"x": x})["y"].reshape(-1, 3)
+    expected = open_session(model)({"x": x})["y"][:1].reshape(-1, 3)  # of the first image
     reader = reader_of(model)
     np.testing.assert_allclose(products(reader, weight, x), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(reader.like(reader.rows(weight), weight.shape), weight)

@@ -117,7 +117,9 @@ def noise_of_codes(
     Returns:
         Tensor → mean square of the error in each channel, (channels,).
     """
-    at_once = 1 if reference.alone else _AT_ONCE
+    # As the comparison itself ran: a graph of one batch size is not held twice.
+    whole = reference.alone or isinstance(reference.image.shape[0], int)
+    at_once = 1 if whole else _AT_ONCE
     look = _Look(reference, quantizers, layers, ends, at_once)
     noise: dict[str, Array] = {}
     elements: dict[str, int] = {}

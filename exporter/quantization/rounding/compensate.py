@@ -22,7 +22,7 @@ from exporter.quantization.plan import QuantizationPlan, Weight
 from exporter.quantization.rounding.nearest_plane import round_together
 from exporter.quantization.rounding.reads import Reader
 from exporter.quantization.rounding.scales import weight_codes
-from exporter.session import Tensors, open_session
+from exporter.session import Session, Tensors, open_session
 
 __all__ = ["compensated_codes"]
 
@@ -75,7 +75,7 @@ def compensated_codes(
     Args:
         model: The graph whose weights become codes: equalized, if it is to be; untouched.
         plan: Which weights those are.
-        images: Feeds of one image each.
+        images: Feeds of one image each; a graph of a fixed batch gets each as often as it takes.
         half: The scales will be float16.
         biases: Biases will be corrected, of all layers but those that read the images.
         progress: Told of each layer that is done.
@@ -99,7 +99,7 @@ def compensated_codes(
         count = -(-_SAMPLES // max(len(images), 1))
         seen: list[list[_Floats]] = [[] for _ in together]
         for number, feed in enumerate(images):
-            held = feed | session(feed)
+            held = feed | session(_filled(feed, session))
             for layer, samples in zip(together, seen, strict=True):
                 samples += [r.sample(held[r.tensor], count, number) for r in layer.readers]
         session.close()
@@ -111,6 +111,14 @@ def compensated_codes(
             samples.clear()
             progress(len(codes), len(layers), layer.weight.tensor)
     return codes
+
+
+def _filled(feed: Tensors, session: Session) -> Tensors:
+    """Repeat an image where the network takes a fixed batch."""
+    batch = session.inputs[0].shape[0]
+    if not isinstance(batch, int):
+        return feed
+    return {name: np.repeat(image, batch, axis=0) for name, image in feed.items()}
 
 
 def _layers(graph: ir.Graph, plan: QuantizationPlan) -> Iterator[_Layer]:

@@ -76,7 +76,7 @@ class Reader:
         """Return what some outputs are made of.
 
         Args:
-            tensor: What the layer read of one image, batch axis first.
+            tensor: What the layer read, batch axis first: the first image counts.
             count: How many outputs of each channel, if there are so many.
             image: Its number: of another image, other outputs are taken.
 
@@ -84,7 +84,7 @@ class Reader:
             (outputs, groups, K) float32, K in the order of :meth:`rows`; 0 where padding is read.
         """
         if not self.kernel:
-            flat = tensor.reshape(-1, 1, tensor.shape[-1])
+            flat = tensor[:1].reshape(-1, 1, tensor.shape[-1])
             return flat[_some(len(flat), count, image)]
         return self._windows(tensor[0], count, image)
 
