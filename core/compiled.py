@@ -20,8 +20,8 @@ AS_WRITTEN: frozenset[str] = frozenset()
 def compiled(allowed: frozenset[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile when first called, or take the code from numba's cache on disk."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    if allowed:
-        options["fastmath"] = set(allowed)
+    # Said of every loop: one of which nothing is said is compiled as the loop that calls it.
+    options["fastmath"] = set(allowed) or False
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:

@@ -274,7 +274,7 @@ def test_what_fails_while_sums_are_made_ends_the_comparison(pair, monkeypatch):
     def fail(*_):
         raise MemoryError("no room for the sums")
 
-    monkeypatch.setattr(PairSums, "add", fail)
+    monkeypatch.setattr(PairSums, "begin", fail)
     with pytest.raises(MemoryError, match="no room for the sums"):
         compare(*pair, FEW)
 
@@ -349,15 +349,15 @@ def test_of_a_model_that_breaks_off_the_first_part_alone_is_summed_up(pair, monk
 
 
 def test_whether_to_stop_is_asked_once_a_piece_is_summed_up(pair, monkeypatch):
-    whole = PairSums.add
+    whole = PairSums.note
     made = []
 
-    def slow(self, *arrays, **options):
+    def slow(self, *found):
         time.sleep(0.05)
-        whole(self, *arrays, **options)
+        whole(self, *found)
         made.append(self)
 
-    monkeypatch.setattr(PairSums, "add", slow)
+    monkeypatch.setattr(PairSums, "note", slow)
     sides = [open_side(str(path)) for path in pair]
     asked = []
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sums.bin_kernel import bin_values
 from deploy.comparison.sums.codes import Rounding
 from deploy.comparison.sums.fold import PairSums, SideSums
-from deploy.comparison.sums.pair_kernel import bin_values
+from deploy.comparison.sums.folding import Into, Rule, fold
 
 ANY = st.floats(width=32)  # NaN, infinities, both zeros and the smallest numbers among them
 SHAPES = array_shapes(min_dims=2, max_dims=4, max_side=5)
@@ -61,7 +62,7 @@ def test_a_pair_is_summed_in_float64(reference, noise):
     candidate = reference + noise
     sums = PairSums()
     for n in range(3):
-        sums.add(reference[n : n + 1], candidate[n : n + 1], np.array([10 + n]))
+        fold(reference[n : n + 1], candidate[n : n + 1], np.array([10 + n]), Into(sums))
     r, c = channels(reference).astype(np.float64), channels(candidate).astype(np.float64)
     d = c - r
     expected = [r.sum(1), (r * r).sum(1), (c * c).sum(1), d.sum(1), (d * d).sum(1)]
@@ -78,7 +79,7 @@ def test_what_is_no_number_is_counted_and_says_nothing_of_the_rest(value):
     candidate = reference + np.float32(0.5)
     candidate[0, 1, 3] = value
     sums = PairSums()
-    sums.add(reference, candidate, np.array([0]))
+    fold(reference, candidate, np.array([0]), Into(sums))
     assert sums.nonfinite == 1
     assert np.isnan(sums.errors().sqnr_db)
     assert sums.sums[0].tolist() == [0.0, 0.0, 5.0, 10.0, 5.0]
@@ -87,7 +88,7 @@ def test_what_is_no_number_is_counted_and_says_nothing_of_the_rest(value):
 def test_the_largest_difference_may_be_beyond_float32():
     big = np.full((1, 1, 9), 3e38, np.float32)
     sums = PairSums()
-    sums.add(big, -big, np.array([0]))
+    fold(big, -big, np.array([0]), Into(sums))
     assert sums.largest == pytest.approx(6e38)
 
 
@@ -103,7 +104,7 @@ def test_infinities_of_both_signs_are_told_without_a_warning():
     c = r.copy()
     c[0, 0, 1], c[0, 1, 2] = np.inf, -np.inf
     sums = PairSums()
-    sums.add(r, c, np.arange(1))
+    fold(r, c, np.arange(1), Into(sums))
     assert sums.nonfinite == 2
     assert np.isnan(sums.errors().sqnr_db)
 
@@ -112,7 +113,7 @@ def test_infinities_of_both_signs_are_told_without_a_warning():
 def test_bounds_taken_on_the_way_are_those_taken_alone(pairs):
     r, c = pairs
     sides, alone = (SideSums(), SideSums()), (SideSums(), SideSums())
-    PairSums().add(r, c, np.arange(4), sides)
+    fold(r, c, np.arange(4), Into(sides=sides))
     for side, sums, array in zip(sides, alone, (r, c), strict=True):
         sums.add(array)
         np.testing.assert_array_equal(side.found, sums.found)
@@ -125,7 +126,7 @@ def test_noise_is_kept_image_by_image_however_they_come(parts):
     sums, first = PairSums(), 0
     for count in parts:
         one = slice(first, first + count)
-        sums.add(r[one], c[one], np.arange(4)[one])
+        fold(r[one], c[one], np.arange(4)[one], Into(sums))
         first += count
     noise = np.square(c.astype(np.float64) - r).sum(axis=2)
     np.testing.assert_allclose(sums.noises, noise.sum(axis=1), rtol=1e-12)
@@ -134,18 +135,20 @@ def test_noise_is_kept_image_by_image_however_they_come(parts):
     assert sums.worst[1, 1] == 2
 
 
-@pytest.mark.parametrize("size", [4, 150])  # counted whole, and one value of five
+@pytest.mark.parametrize("size", [4, 150])  # counted whole, and one value of eleven
 def test_what_is_tallied_does_not_depend_on_how_many_come_at_a_time(size):
     values = np.random.default_rng(0).normal(size=(5, 3, size, size)).astype(np.float32)
     quantizer = Quantizer("x", 0.02, 0.02, 0, "int8", -128, 127)
-    whole, parts = Rounding(), Rounding()
-    whole.add(values, quantizer)
-    for image in values:
-        parts.add(image[None], quantizer)
+    whole, parts = (Into(rounding=Rounding()) for _ in range(2))
+    rule = Rule(quantizer=quantizer)
+    fold(values, values, np.arange(5), whole, rule)
+    for n, image in enumerate(values):
+        fold(image[None], image[None], np.array([n]), parts, rule)
+    whole, parts = whole.rounding, parts.rounding
     np.testing.assert_array_equal(parts.tally, whole.tally)
     np.testing.assert_array_equal(parts.sums, whole.sums)
     counted = whole.tally.sum()
-    assert counted == pytest.approx(values.size / (1 if size == 4 else 5), rel=0.01)
+    assert counted == pytest.approx(values.size / (1 if size == 4 else 11), rel=0.01)
 
 
 def test_outliers_can_be_left_out_of_the_account():
@@ -153,7 +156,7 @@ def test_outliers_can_be_left_out_of_the_account():
     values[0, 0, 0, 0] = 4
     quantizer = Quantizer("x", 4 / 127, 4 / 127, 0, "int8", -128, 127)
     rounding = Rounding()
-    rounding.add(values, quantizer)
+    fold(values, values, np.arange(1), Into(rounding=rounding), Rule(quantizer=quantizer))
     factor, gain = rounding.best(without=1e-3)
     assert factor == pytest.approx(0.25, rel=0.1)
     assert gain == pytest.approx(12, abs=1)

@@ -1,7 +1,6 @@
 """Tensors in a network's own units: brought there and back, and summed up as they stand."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from hypothesis import strategies as st
 from core.errors import InputError
 from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
-from deploy.comparison.sums.codes import Same
+from deploy.comparison.sums.codes import Rounding, Same
 from deploy.comparison.sums.fold import PairSums, SideSums
+from deploy.comparison.sums.folding import Into, Rule, fold
 from exporter.quantization.channel_steps import factors_of
 
 IMAGES = np.arange(3)
@@ -65,17 +65,20 @@ def test_other_channels_are_refused():
         with pytest.raises(InputError, match="5 channels, and factors of 4"):
             convert(np.zeros((1, 5, 2), np.float32))
     with pytest.raises(InputError, match="5 channels"):
-        PairSums().add(np.zeros((1, 5)), Held(np.zeros((1, 5)), holding), np.zeros(1, np.int64))
+        held = Held(np.zeros((1, 5)), holding)
+        fold(np.zeros((1, 5)), held, np.zeros(1, np.int64), Into(), Rule(holding))
 
 
 def sums_of(reference, candidate, least, *, apart):
     """Return all that is summed up of a pair; bounds on the way, or apart."""
     pair, sides = PairSums(), (SideSums(), SideSums())
-    differ = pair.add(reference, candidate, IMAGES, (None, None) if apart else sides, least=least)
+    into = Into(pair, (None, None) if apart else sides, least=least)
+    rule = Rule(candidate.holding) if isinstance(candidate, Held) else Rule()
+    fold(reference, candidate, IMAGES, into, rule)
     if apart:
         for side, array in zip(sides, (reference, whole_of(candidate)), strict=True):
             side.add(array)
-    facts = (pair.largest, pair.at, pair.elements, pair.nonfinite, differ)
+    facts = (pair.largest, pair.at, pair.elements, pair.nonfinite)
     arrays = (pair.sums, pair.worst, np.array(pair.noises), *(side.found for side in sides))
     return facts, arrays
 
@@ -101,8 +104,14 @@ def test_what_is_held_is_summed_up_as_what_it_stands_for(drawn, least):
 def test_two_types_are_summed_up_in_the_wider(drawn):
     reference, held, holding = drawn
     pairs = [PairSums(), PairSums()]
-    pairs[0].add(reference.astype(np.float64), Held(held, holding), IMAGES)
-    pairs[1].add(reference.astype(np.float64), holding.whole(held).astype(np.float64), IMAGES)
+    whole = holding.whole(held).astype(np.float64)
+    inside = fold(
+        *(reference.astype(np.float64), Held(held, holding), IMAGES, Into(pairs[0])),
+        *(Rule(holding),),
+        inside=True,
+    )
+    fold(reference.astype(np.float64), whole, IMAGES, Into(pairs[1]))
+    np.testing.assert_array_equal(inside, holding.inside(reference.astype(np.float64)))
     np.testing.assert_array_equal(pairs[0].sums, pairs[1].sums)
 
 
@@ -110,8 +119,8 @@ def test_two_types_are_summed_up_in_the_wider(drawn):
 def test_what_is_brought_there_has_the_codes_of_what_it_was(drawn):
     reference, _, holding = drawn
     quantizer = Quantizer("T", 0.03, 0.03, 0, "int8", -128, 127, holding)
-    same = Same()
-    same.add(reference, Held(holding.inside(reference), holding), quantizer)
+    same, rule = Same(), Rule(holding, quantizer)
+    fold(reference, Held(holding.inside(reference), holding), IMAGES, Into(same=same), rule)
     assert (same.share, same.largest, same.count) == (1.0, 0, reference.size)
 
 
@@ -123,14 +132,40 @@ def test_codes_are_those_that_the_network_takes(drawn):
         np.clip(np.rint(array / np.float32(0.03)), -128, 127)
         for array in (holding.inside(reference), held)
     ]
-    same = Same()
-    same.add(reference, Held(held, holding), quantizer)
+    same, rule = Same(), Rule(holding, quantizer)
+    fold(reference, Held(held, holding), IMAGES, Into(same=same), rule)
     assert same.equal == np.count_nonzero(codes[0] == codes[1])
     assert same.largest == np.abs(codes[0] - codes[1]).max()
-    # Held in another way than the quantizer reads it: brought there first.
+    # Of what it stands for they are the same, but for roundings.
     other = Same()
-    other.add(reference, Held(held, replace(holding)), quantizer)
+    fold(reference, holding.whole(held), IMAGES, Into(same=other), rule)
     assert abs(other.equal - same.equal) <= 1 + held.size // 50
+
+
+@given(tensors(special=True), st.integers(1, 3))
+def test_what_a_quantizer_adds_and_cuts_off(drawn, images):
+    """Held against numpy, image by image or together, and whatever else is asked for."""
+    reference, held, holding = drawn
+    reference = np.nan_to_num(reference, posinf=9.0, neginf=-9.0)
+    reference = np.clip(reference, -9, 9)
+    quantizer = Quantizer("T", 0.03, 0.031, 0, "int8", -128, 127, holding)
+    into, rule, made = Into(rounding=Rounding()), Rule(holding, quantizer), []
+    for at in range(0, len(reference), images):
+        some = slice(at, at + images)
+        candidate = Held(held[some], holding)
+        made.append(fold(reference[some], candidate, IMAGES[some], into, rule, inside=True))
+    inside = holding.inside(reference)
+    np.testing.assert_array_equal(np.concatenate(made), inside)
+    with np.errstate(over="ignore"):
+        codes = np.clip(np.rint(inside / np.float32(0.03)), -128, 127)
+    added = np.moveaxis(codes * np.float32(0.031) - inside, 1, 0).reshape(inside.shape[1], -1)
+    added = added.astype(np.float64) * holding.each(inside.shape[1])[:, None]
+    found = into.rounding
+    np.testing.assert_allclose(found.sums[:, 0], added.sum(axis=1), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.sums[:, 1], np.square(added).sum(axis=1), rtol=1e-5)
+    ends = (np.float32(-128.5) * np.float32(0.03), np.float32(127.5) * np.float32(0.03))
+    assert found.saturated == np.count_nonzero((inside < ends[0]) | (inside > ends[1]))
+    assert (found.count, found.images) == (reference.size, len(reference))
 
 
 def test_as_it_is_needs_nothing():

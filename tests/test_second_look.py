@@ -14,6 +14,7 @@ from deploy.comparison.run import CompareOptions, compare_models
 from deploy.comparison.second_look import Seen, look_again, noise_of_codes
 from deploy.comparison.sides.subjects import open_side
 from deploy.comparison.sums.fold import PairSums
+from deploy.comparison.sums.folding import Into, fold
 from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest, open_images
 from exporter.onnx_file import Card, save
@@ -133,7 +134,7 @@ def test_layers_that_a_stopped_run_kept_from_images_are_looked_at_all_the_same(f
         sums = PairSums()
         error = random.normal(size=(count, 4, 16, 16)).astype(np.float32)
         error[worst] *= 100
-        sums.add(np.zeros_like(error), error, np.arange(count))
+        fold(np.zeros_like(error), error, np.arange(count), Into(sums))
         layers[name] = Unexplained((Source("relu", True),), sums, (2,))
         assert layers[name].images == {worst}
     found = look_again(side, quantizers, layers, Seen((None,), images, 3))

@@ -5,7 +5,7 @@ What a piece makes is folded into sums and dropped before the next one runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from deploy.comparison.answers import Answers
 from deploy.comparison.graphs.holding import Made, whole_of
 from deploy.comparison.sides.side import Side, Walker
 from deploy.comparison.sums.fold import SideSums
-from deploy.comparison.sums.step_sums import Batch, StepSums, Task
+from deploy.comparison.sums.step_sums import Batch, StepSums
 from deploy.comparison.turns import Turns
 from exporter.session import Tensors
 
@@ -71,7 +71,7 @@ class Part:
     feeds: Sequence[Tensors]
     models: Models
     _held: list[Tensors] = field(init=False)  # what each model's next piece begins with
-    _entries: list[Tensors] = field(init=False)  # the same as who compares knows it
+    _entries: list[Tensors] = field(init=False)  # the reference's, as each candidate holds them
     _feeding: list[bool] = field(init=False)  # no cut so far had two shapes
 
     def run(self, stop: Stop | None = None) -> bool:
@@ -88,7 +88,7 @@ class Part:
             GivenUp: Another part failed.
         """
         self._held = [dict(feed) for feed in self.feeds]
-        self._entries = [dict(feed) for feed in self.feeds]
+        self._entries = [{} for _ in self.models.steps]
         self._feeding = [step.feeds for step in self.models.steps]
         self._inputs()
         for at in range(len(self.models.ends)):
@@ -115,7 +115,7 @@ class Part:
             for k, step in enumerate(self.models.steps):
                 r, c = self.feeds[k : k + 2]
                 names = step.meet(r, c, partial(_dtypes, r, c))
-                _work(step.free(names, r, c, self._batch))
+                self._entries[k] = step.free(names, r, c, self._batch)
 
     def _piece(self, at: int) -> list[list[str]]:
         """Run one piece of every model; return for each step what both sides made."""
@@ -131,22 +131,22 @@ class Part:
             c = whole or c
             with self._turn(at, k, _FREE):
                 self._answer(k, c)
-                names = self._free(k, r, c) if k else []
+                inside = self._free(k, r, c) if k else {}
                 if k > 1:
-                    _work(models.steps[k - 1].against_first(first, c, self._batch))
+                    models.steps[k - 1].against_first(first, c, self._batch)
             if k == 0 and last > 1:
                 first = whole
             c = {}  # summed up; what it is fed takes as much
             if k:
                 fresh.append([name for name in r if name in models.steps[k - 1].seen])
-                self._fed(k, at, r, names)
+                self._fed(k, at, r, inside)
                 # What this piece began with is not needed again.
-                self._entries[k - 1] = {end: r[end]} if end in r else {}
+                self._entries[k - 1] = {end: inside[end]} if end in inside else {}
             r = whole
         return fresh
 
-    def _free(self, k: int, r: Tensors, c: Made) -> list[str]:
-        """Fold what a candidate made freely; return what can be compared."""
+    def _free(self, k: int, r: Tensors, c: Made) -> Tensors:
+        """Fold what a candidate made freely; return what it can be fed, as it holds that."""
         step, walkers = self.models.steps[k - 1], self.models.walkers
         theirs, ours = walkers[k - 1].dtype, walkers[k].dtype
         names = step.meet(r, c, lambda name: (theirs(name), ours(name)))
@@ -154,23 +154,22 @@ class Part:
         made = self.models.made
         first = _sums_of(made[0], r) if k == 1 else {}
         bounds = first, _sums_of(made[k], c)
-        _work(step.free(names, r, c, self._batch, bounds))
+        inside = step.free(names, r, c, self._batch, bounds)
         made_by: tuple[Made, Made] = (r, c)
         for sums, tensors in zip(bounds, made_by, strict=True):
             for name in sums.keys() - set(names):
                 sums[name].add(whole_of(tensors[name]))
-        return names
+        return inside
 
-    def _fed(self, k: int, at: int, r: Tensors, names: Sequence[str]) -> None:
+    def _fed(self, k: int, at: int, r: Tensors, inside: Tensors) -> None:
         """Fold what a candidate makes of the reference's tensors."""
         step = self.models.steps[k - 1]
-        if self._feeding[k - 1] and names:
-            given = {name: r[name] for name in names}
-            made = self.models.walkers[k].fed(at, self._entries[k - 1], given)
+        if self._feeding[k - 1] and inside:
+            made = self.models.walkers[k].fed(at, self._entries[k - 1], inside)
             with self._turn(at, k, _FED):
-                _work(step.fed(r, made, self._batch))
+                step.fed(r, made, self._batch)
         # A cut of two shapes: the candidate's next piece cannot be fed the reference's tensor.
-        self._feeding[k - 1] &= self.models.ends[at] in (None, *names)
+        self._feeding[k - 1] &= self.models.ends[at] in (None, *inside)
 
     def _answer(self, k: int, made: Made) -> None:
         """Note the answers, where a piece makes the only output of a classifier."""
@@ -188,8 +187,3 @@ def _sums_of(sums: dict[str, SideSums], made: Made) -> dict[str, SideSums]:
     """Return the sums of the tensors that a model made, those that are numbers."""
     numbers = (name for name, array in made.items() if array.dtype.kind in "fiub")
     return {name: sums.setdefault(name, SideSums()) for name in numbers}
-
-
-def _work(tasks: Iterable[Task]) -> None:
-    for task in tasks:
-        task()

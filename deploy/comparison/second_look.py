@@ -146,7 +146,7 @@ class _Look:
     ) -> None:
         makers = reference.wiring.makers
         self._layers = {name: sources for name, sources in layers.items() if name in makers}
-        self._quantizers, self._ends = quantizers, ends
+        self._quantizers, self._ends, self._holdings = quantizers, ends, reference.holdings
         self._summed = set(passed_by(reference.wiring, reference.outputs).values())
         read = {s.tensor for sources in self._layers.values() for s in sources}
         cuts = [end for end in ends if end is not None]
@@ -181,11 +181,17 @@ class _Look:
                   if s.tensor in made} | {n: made[n] for n in names}  # fmt: skip
         rounded = {n: self._rounded(n, a) if n in coded else a for n, a in given.items()}
         begin = {n: self._rounded(n, a) if n in coded else a for n, a in entry.items()}
+        fed = self._walker.fed(at, self._inside(begin), self._inside(rounded))
         return {
             name: self._noise(name, whole_of(tensor), made[name])
-            for name, tensor in self._walker.fed(at, begin, rounded).items()
+            for name, tensor in fed.items()
             if name in self._layers
         }
+
+    def _inside(self, tensors: Tensors) -> Tensors:
+        """Return tensors as the reference holds them."""
+        held = self._holdings
+        return {n: held[n].inside(a) if n in held else a for n, a in tensors.items()}
 
     def _rounded(self, name: str, array: Array) -> Array:
         quantizer = self._quantizers.get(name)

@@ -99,16 +99,14 @@ class NetworkPieces:
 
         Args:
             at: Which piece.
-            entry: The other network's tensor that the piece begins with.
-            given: Its tensors to take the place of those that this piece makes, by name.
+            entry: The other network's tensor that the piece begins with, held as here.
+            given: Its tensors to take the place of those that this piece makes, by name and held
+                as here.
 
         Returns:
             What the layers made of them: those of ``given`` that are made here, by name.
         """
-        feeds = {
-            self._inner(name): self._held(name).inside(array)
-            for name, array in (entry | given).items()
-        }
+        feeds = {self._inner(name): array for name, array in (entry | given).items()}
         result: Tensors = {}
         for name in self._pieces[at]:
             if name in given:

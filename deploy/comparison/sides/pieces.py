@@ -84,16 +84,16 @@ class Pieces:
 
         Args:
             at: Which piece; it must have run freely before.
-            entry: The other network's tensor that the piece begins with.
-            given: Its tensors to take the place of those that this piece makes, by name;
-                the same names at every call. Each is rounded to the type this network has.
+            entry: The other network's tensor that the piece begins with, held as here.
+            given: Its tensors to take the place of those that this piece makes, by name and held
+                as here; the same names at every call. Each is rounded to the type this network has.
 
         Returns:
             What the layers made of them: those of ``given`` that are made here, by name.
         """
         with np.errstate(over="ignore"):  # what this network's type cannot hold is infinite in it
             feeds = {
-                name: self._held(name).inside(array).astype(self._dtypes[name], copy=False)
+                name: array.astype(self._dtypes[name], copy=False)
                 for name, array in (entry | given).items()
             }
         session = self._session(at, feeds, given)

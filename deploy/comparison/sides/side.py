@@ -44,7 +44,16 @@ class Walker(Protocol):
         """
 
     def fed(self, at: int, entry: Tensors, given: Tensors) -> Made:
-        """Run every layer of a piece on another model's tensors; return what they make."""
+        """Run every layer of a piece on another model's tensors.
+
+        Args:
+            at: Which piece.
+            entry: What the piece begins with, by name and as this model holds it.
+            given: Tensors to take the place of those that it makes, likewise.
+
+        Returns:
+            What its layers make of them, those of ``given`` that are made here.
+        """
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type in which the model holds a tensor that it has made."""

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core.int8 import QMAX, QMIN
-from deploy.comparison.graphs.holding import Held, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
-from deploy.comparison.sums.as_channels import as_channels
-from deploy.comparison.sums.code_kernel import CODES, Rule, round_values, same_codes
+from deploy.comparison.sums.pair_kernel import CODES
 
 __all__ = ["Rounding", "Same"]
 
 _FITS = 0.2  # octaves between a constant and the one that goes with the scale
 
 Array = npt.NDArray[Any]
-
-
-def _rule(quantizer: Quantizer, channels: int) -> Rule:
-    """Return a quantizer as the kernels take it."""
-    factors = None if quantizer.held.factors is None else quantizer.held.each(channels)
-    numbers = (quantizer.scale, quantizer.back, quantizer.held.shift)
-    return Rule(*numbers, quantizer.low, quantizer.high, factors)
 
 
 @dataclass(slots=True)
@@ -37,20 +28,9 @@ class Same:
     equal: int = 0
     largest: int = 0
 
-    def add_equal(self, count: int) -> None:
-        """Fold a batch of so many values, none of which differs."""
+    def note(self, count: int, equal: int, largest: int) -> None:
+        """Add so many values, and how many of them are equal."""
         self.count += count
-        self.equal += count
-
-    def add(self, reference: Array, candidate: Array | Held, quantizer: Quantizer) -> None:
-        """Fold one batch."""
-        r, rule = as_channels(reference), _rule(quantizer, reference.shape[1])
-        if isinstance(candidate, Held) and candidate.holding is quantizer.held:
-            c, own = as_channels(candidate.array), replace(rule, shift=0.0, factors=None)
-        else:
-            c, own = as_channels(whole_of(candidate)), rule
-        equal, largest = same_codes(r, c, rule, own)
-        self.count += r.size
         self.equal += equal
         self.largest = max(self.largest, largest)
 
@@ -83,18 +63,14 @@ class Rounding:
     one_sided: bool = False
     start: float = 0.0
 
-    def add(self, reference: Array, quantizer: Quantizer) -> None:
-        """Fold one batch."""
-        values = as_channels(reference)
+    def begin(self, reference: Array, quantizer: Quantizer) -> None:
+        """Begin with a batch, (n, c, l)."""
         if not len(self.sums):
-            self.sums = np.zeros((values.shape[1], 2))
-            self.one_sided = quantizer.held.shift > 0 and bool(values.min(initial=0.0) >= 0)
-        rule = _rule(quantizer, values.shape[1])
+            self.sums = np.zeros((reference.shape[1], 2))
+            self.one_sided = quantizer.held.shift > 0 and bool(reference.min(initial=0.0) >= 0)
         self.start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
-        into = (self.sums, self.tally)
-        self.saturated += round_values(values, rule, self.start, into, before=self.images)
-        self.images += len(values)
-        self.count += values.size
+        self.images += len(reference)
+        self.count += reference.size
 
     @property
     def fits(self) -> bool:

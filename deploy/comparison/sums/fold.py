@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.comparison.graphs.holding import Held, whole_of
 from deploy.comparison.sums.as_channels import as_channels
-from deploy.comparison.sums.pair_kernel import BINS, PAIR_SUMS, bin_values, bound_values, sum_pair
+from deploy.comparison.sums.bin_kernel import BINS, bin_values
+from deploy.comparison.sums.pair_kernel import PAIR_SUMS, bound_values
 from deploy.comparison.values.measures import Errors, Histogram, Place
 
 __all__ = ["PairSums", "SideSums", "histogram"]
 
-_NOT_WANTED = np.zeros((0, 4))
-
 Array = npt.NDArray[Any]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -46,54 +43,36 @@ class PairSums:
     largest: float = 0.0
     at: Place | None = None
 
-    def add(
+    def begin(self, shape: tuple[int, int, int]) -> Array:
+        """Begin with a batch of this shape; return where the noise of its images is added."""
+        images, channels, length = shape
+        if not len(self.sums):
+            self.sums = np.zeros((channels, PAIR_SUMS))
+            self.worst = np.stack([np.zeros(channels), np.full(channels, -1.0)], axis=1)
+        self.elements += images * length
+        return np.zeros(images)
+
+    def note(
         self,
-        reference: Array,
-        candidate: Array | Held,
-        images: Indices,
-        sides: tuple[SideSums | None, SideSums | None] = (None, None),
-        *,
-        least: float = -math.inf,
-    ) -> bool:
-        """Fold one batch.
+        noises: Array,
+        largest: tuple[float, int],
+        shape: tuple[int, ...],
+        images: npt.NDArray[np.int64],
+    ) -> None:
+        """End a batch.
 
         Args:
-            reference: Any shape and real type.
-            candidate: The same shape, or one that stands for it.
+            noises: Where the noise of its images was added, (n,).
+            largest: Its largest difference, and the flat index of that.
+            shape: Of the tensor.
             images: Index of each image in the data.
-            sides: Bounds of the reference's and of the candidate's tensor, to be folded on the
-                way; None for those that are not wanted.
-            least: What smaller values are taken for, on both sides.
-
-        Returns:
-            Whether any value differs, NaN from all.
         """
-        r, (c, units) = as_channels(reference), _with_units(candidate)
-        if c.dtype != r.dtype:
-            r, c = r.astype(np.float64), as_channels(whole_of(candidate)).astype(np.float64)
-            units = None
-        if not len(self.sums):
-            self.sums = np.zeros((r.shape[1], PAIR_SUMS))
-            self.worst = np.stack([np.zeros(r.shape[1]), np.full(r.shape[1], -1.0)], axis=1)
-        before, noises = len(self.noises), np.zeros(len(r))
-        of_r, of_c = (_NOT_WANTED if side is None else side.of(r.shape[1]) for side in sides)
-        largest, at, finite = sum_pair(
-            *(r, c, self.sums, (noises, self.worst), (of_r, of_c)),
-            before=before,
-            units=units,
-            least=least,
-        )
         self.noises.frombytes(noises.tobytes())
-        self.elements += r.shape[0] * r.shape[2]
-        if not finite:
-            pair = (np.maximum(side, least) for side in (r, as_channels(whole_of(candidate))))
-            finite_ones = np.logical_and(*map(np.isfinite, pair))
-            self.nonfinite += r.size - int(np.count_nonzero(finite_ones))
-        if largest > self.largest:
-            n, *index = np.unravel_index(at, reference.shape or (1,))
-            image = int(images[n]) if len(images) == len(r) else int(n)
-            self.largest, self.at = largest, Place(image, tuple(map(int, index)))
-        return bool(noises.any()) or not finite
+        difference, at = largest
+        if difference > self.largest:
+            n, *index = map(int, np.unravel_index(at, shape or (1,)))
+            image = int(images[n]) if len(images) == len(noises) else n
+            self.largest, self.at = difference, Place(image, tuple(index))
 
     @property
     def noise(self) -> Array:
@@ -122,14 +101,6 @@ class PairSums:
         cosine = max(-1.0, min(1.0, dot / scale)) if scale else 0.0
         decibels = 10.0 * math.log10(signal / noise) if signal else -math.inf
         return Errors(decibels, cosine, self.largest, self.at)
-
-
-def _with_units(tensor: Array | Held) -> tuple[Array, tuple[Array, float] | None]:
-    """Return a tensor for the loops, and how it is held; None for one that is as it is."""
-    if not isinstance(tensor, Held):
-        return as_channels(tensor), None
-    holding = tensor.holding
-    return as_channels(tensor.array), (holding.factors_of(tensor.shape), holding.shift)
 
 
 @dataclass(slots=True)

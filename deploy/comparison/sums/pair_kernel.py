@@ -1,12 +1,17 @@
-"""The compiled loops over a pair of tensors, and over the values of one: sums and extremes.
+"""The compiled loops over a pair of tensors: all that is asked of them, while they are near.
+
+A tensor of a large layer is larger than a core's cache, and most of the time goes into bringing
+it there. So both are read once, a few thousand values at a time, and differences, bounds, codes
+and conversions are all taken of these before the next are read. A loop does one thing: those are
+what compiles to wide instructions.
 
 Arrays come as (images, channels, elements), contiguous, float32 or float64. Sums are taken in
-float64: the squares of all float32 fit, and no order of summing shows in what is printed.
+float64: the squares of all float32 fit, and no order of summing shows in what is printed. Codes
+are computed in float32, as a network does.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,102 +19,133 @@ import numpy.typing as npt
 
 from core.compiled import ANY_ORDER, AS_WRITTEN, compiled
 
-__all__ = ["BINS", "PAIR_SUMS", "bin_values", "bound_values", "sum_pair"]
+__all__ = ["CODES", "PAIR_SUMS", "bound_values", "fold_pair"]
 
 Array = npt.NDArray[Any]
 
 PAIR_SUMS = 5  # Σr, Σr², Σc², Σd, Σd², with d = c − r
-BINS = 64  # of a histogram
+CODES = 1024  # of a tally of magnitudes, in codes; the last holds all beyond
+_BLOCK = 2048  # values in work at a time; they stay in the first cache
+_ROUNDER = np.float32(1.5 * 2**23)
+_NEVER = np.float32(1e-3)  # codes: a value this close to zero has no rounding at any scale
 _SIGN = np.int32(31)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITE = np.int32(0x7F800000)
 _FLOAT_MAX = np.finfo(np.float32).max
-_NO_BOUNDS = np.zeros((0, 4))
-
-
-def sum_pair(
-    reference: Array,
-    candidate: Array,
-    sums: Array,
-    noises: tuple[Array, Array],
-    bounds: tuple[Array, Array] | None = None,
-    *,
-    before: int = 0,
-    units: tuple[Array, float] | None = None,
-    least: float = -math.inf,
-) -> tuple[float, int, bool]:
-    """Add the sums of a pair, and find its largest difference.
-
-    Args:
-        reference: (n, c, l).
-        candidate: The same.
-        sums: (c, PAIR_SUMS) float64, added to in place. A NaN or Inf makes its channel's NaN.
-        noises: Σd² of each image, (n,) float64, are added to the first. The second, (c, 2) float64,
-            holds the largest Σd² of one image in each channel, and the number of that image.
-        before: How many images came before: the number of the first one.
-        bounds: Of the reference and the candidate, (c, 4) float64 each: smallest and largest
-            value as :func:`bound_values` keeps them, and how many are NaN and infinite. They are
-            taken on the way, while the values are near, and whatever ``least`` says.
-        units: f of each channel, (c,), and c, of a candidate that stands for (y + c)·f; None for
-            one that is as it is.
-        least: What smaller values are taken for, on both sides; NaN stays.
-
-    Returns:
-        Largest difference and its flat index, 0 and −1 when there is none; and whether all
-        values are finite.
-    """
-    wanted = bounds or (_NO_BOUNDS, _NO_BOUNDS)
-    kind = candidate.dtype
-    factors, shift = units or (np.ones(candidate.shape[1], kind), 0.0)
-    # In the candidate's own type, as the network itself computes.
-    held = (factors.astype(kind, copy=False), kind.type(np.float32(shift)), kind.type(least))
-    largest, at, total = _sum_pair(reference, candidate, sums, *noises, *wanted, before, held)
-    return largest, at, math.isfinite(total)
+_ONE = np.float32(1)
+_NOUGHT = np.float32(0)
 
 
 @compiled(ANY_ORDER)
-def _sum_pair(
-    r: Any, c: Any, sums: Any, noises: Any, worst: Any, of_r: Any, of_c: Any, before: Any, held: Any
-) -> Any:
+def fold_pair(
+    r: Any, c: Any, units: Any, offset: Any, floor: Any, factors: Any, numbers: Any,
+    sums: Any, noises: Any, worst: Any, of_r: Any, of_c: Any, rounding: Any, magnitudes: Any,
+    inside: Any, held: Any, before: Any, stride: Any,
+) -> Any:  # fmt: skip
+    """Sum up a pair; :func:`~deploy.comparison.sums.folding.fold` says what is what.
+
+    Args:
+        r: The reference, (n, c, l).
+        c: The candidate, the same type.
+        units: Factors of the candidate, (c,), its type; it stands for (y + offset)·units.
+        offset: Its type.
+        floor: What smaller values are taken for in all differences, its type.
+        factors: By which the reference is held, (c,) float32.
+        numbers: float32: the quantizer's scale, 0 for none, and that of its DQ; the shift by which
+            the reference is held; the smallest and largest code; where magnitudes begin, in codes.
+        sums: (c, PAIR_SUMS) float64, added to, as all of these are. A NaN or Inf makes its
+            channel's NaN.
+        noises: Σd² of each image, (n,) float64.
+        worst: The largest Σd² of one image in each channel, and its number, (c, 2) float64.
+        of_r: Bounds of the reference, as :func:`bound_values` keeps them; (0, 4) for not wanted.
+        of_c: The same of what the candidate stands for.
+        rounding: Σδ and Σδ², δ being what the quantizer adds to the reference, in its units,
+            (c, 2) float64; (0, 2) for not wanted.
+        magnitudes: Counts of the magnitudes of the reference in codes, (CODES,) int64.
+        inside: The reference as it is held is written here, (n, c, l) float32; (0, 0, 0) for not
+            wanted.
+        held: Whether the candidate comes as it is held.
+        before: The number of the first image.
+        stride: Magnitudes are counted of one value of so many.
+
+    Returns:
+        The largest difference, and its flat index or −1; a sum that is no number when a value is
+        not finite; how many codes are equal, and the largest difference in codes; and how many
+        values of the reference lie beyond all codes.
+    """
     images, channels, length = r.shape
-    factors, shift, floor = held
+    scale, back, shift, low, high, base = numbers
     one, nought = c.dtype.type(1), c.dtype.type(0)
+    bounded = floor >= -_FLOAT_MAX
+    size = min(length, _BLOCK)
+    near, work = np.empty(size, np.float32), np.empty(size, np.float32)
+    codes, own = np.empty(size, np.int32), np.empty(size, np.int32)
     largest = total = 0.0
     at = -1
+    equal = beyond = 0
+    furthest = np.int32(0)
     for n in range(images):
         for k in range(channels):
-            x, y = r[n, k], c[n, k]
-            f = factors[k]
-            if len(of_r):
-                _bound_row(x, of_r[k], one, nought)
-            if len(of_c):
-                _bound_row(y, of_c[k], f, shift)
-            # Those that need no more than to be read are most.
-            if f == one and shift == nought and floor < -_FLOAT_MAX:
-                s0, s1, s2, s3, s4 = _row_sums(x, y)
-            else:
-                s0, s1, s2, s3, s4 = _row_sums_of_units(x, y, f, shift, floor)
-            sums[k, 0] += s0
-            sums[k, 1] += s1
-            sums[k, 2] += s2
-            sums[k, 3] += s3
-            sums[k, 4] += s4
-            noises[n] += s4
-            total += s1 + s2 + s4
-            if s4 > worst[k, 0]:
-                worst[k, 0] = s4
+            f, unit = factors[k], units[k]
+            noise = 0.0
+            for begin in range(0, length, _BLOCK):
+                x, y = r[n, k, begin : begin + _BLOCK], c[n, k, begin : begin + _BLOCK]
+                if len(of_r):
+                    _bound_row(x, of_r[k], one, nought)
+                if len(of_c):
+                    _bound_row(y, of_c[k], unit, offset)
+                # Those that need no more than to be read are most.
+                if unit == one and offset == nought and not bounded:
+                    s0, s1, s2, s3, s4 = _row_sums(x, y)
+                else:
+                    s0, s1, s2, s3, s4 = _row_sums_of_units(x, y, unit, offset, floor)
+                sums[k, 0] += s0
+                sums[k, 1] += s1
+                sums[k, 2] += s2
+                sums[k, 3] += s3
+                sums[k, 4] += s4
+                noise += s4
+                total += s1 + s2 + s4
+                # Only a row whose whole noise is above the square of the largest can hold a
+                # larger; and it has no NaN, or its noise were one.
+                if s4 > largest * largest:
+                    most = _largest_difference(x, y, unit, offset, floor)
+                    if most >= np.float32(largest):
+                        for i in range(x.size):
+                            d = abs(_whole(y[i], unit, offset, floor) - _least(x[i], floor))
+                            if d > largest:
+                                largest = d
+                                at = (n * channels + k) * length + begin + i
+                if len(inside):
+                    near = inside[n, k, begin : begin + _BLOCK]
+                differ = bounded or s4 != 0.0  # NaN differs from all
+                if len(inside) or (scale and (differ or len(rounding))):
+                    _hold(x, f, shift, near)
+                if not scale:
+                    continue
+                if differ or len(rounding):
+                    _round(near, x.size, scale, low, high, codes)
+                if differ:
+                    _hold(y, _ONE if held else f, _NOUGHT if held else shift, work)
+                    _round(work, x.size, scale, low, high, own)
+                    alike, most_codes = _alike(codes, own, x.size)
+                    equal += alike
+                    furthest = max(furthest, most_codes)
+                else:  # as behind a ReLU, which makes the same of the same
+                    equal += x.size
+                if len(rounding):
+                    beyond += _deltas(near, codes, x.size, scale, back, low, high, work)
+                    m1, m2 = _moments(work, x.size)
+                    factor = np.float64(f)
+                    rounding[k, 0] += m1 * factor
+                    rounding[k, 1] += m2 * factor * factor
+                    first = (before + n + k - begin) % stride
+                    _count_magnitudes(near, first, x.size, stride, scale, base, magnitudes)
+            noises[n] += noise
+            if noise > worst[k, 0]:
+                worst[k, 0] = noise
                 worst[k, 1] = before + n
-            # Only a row whose whole noise is above the square of the largest can hold a larger;
-            # and it has no NaN, or its noise were one.
-            if s4 > largest * largest:
-                most = _largest_difference(x, y, f, shift, floor)
-                if most >= np.float32(largest):
-                    for i in range(length):
-                        d = abs(_whole(y[i], f, shift, floor) - _least(x[i], floor))
-                        if d > largest:
-                            largest = d
-                            at = (n * channels + k) * length + i
-    return largest, at, total
+    return largest, at, total, equal, furthest, beyond
 
 
 @compiled(AS_WRITTEN)
@@ -160,6 +196,71 @@ def _largest_difference(x: Any, y: Any, f: Any, shift: Any, floor: Any) -> Any:
         d = abs(_whole(y[i], f, shift, floor) - _least(x[i], floor))
         most = max(most, np.float32(d).view(np.int32))
     return np.int32(most).view(np.float32)
+
+
+@compiled(AS_WRITTEN)
+def _hold(x: Any, f: Any, shift: Any, out: Any) -> None:
+    if f == _ONE:
+        for i in range(x.size):
+            out[i] = np.float32(x[i]) - shift
+    else:  # quotients, as wherever a tensor is brought into these units
+        for i in range(x.size):
+            out[i] = np.float32(x[i]) / f - shift
+
+
+@compiled(AS_WRITTEN)
+def _round(x: Any, size: Any, scale: Any, low: Any, high: Any, codes: Any) -> None:
+    # Kept within ±2²², a number is rounded half to even by one addition; NaN gets the lowest code.
+    for i in range(size):
+        v = x[i] / scale
+        v = v if v > low else low
+        v = v if v < high else high
+        codes[i] = np.int32((v + _ROUNDER) - _ROUNDER)
+
+
+@compiled(AS_WRITTEN)
+def _alike(a: Any, b: Any, size: Any) -> Any:
+    equal = furthest = np.int32(0)
+    for i in range(size):
+        d = a[i] - b[i]
+        equal += np.int32(d == 0)
+        furthest = max(furthest, abs(d))
+    return equal, furthest
+
+
+@compiled(AS_WRITTEN)
+def _deltas(
+    x: Any, codes: Any, size: Any, scale: Any, back: Any, low: Any, high: Any, out: Any
+) -> Any:
+    beyond = np.int32(0)
+    half = np.float32(0.5)
+    least, most = (low - half) * scale, (high + half) * scale
+    for i in range(size):
+        v = x[i]
+        out[i] = np.float32(codes[i]) * back - v
+        beyond += np.int32((v > most) | (v < least))
+    return beyond
+
+
+@compiled(ANY_ORDER)
+def _moments(x: Any, size: Any) -> Any:
+    s1 = s2 = 0.0
+    for i in range(size):
+        d = np.float64(x[i])
+        s1 += d
+        s2 += d * d
+    return s1, s2
+
+
+@compiled(AS_WRITTEN)
+def _count_magnitudes(
+    x: Any, first: Any, size: Any, stride: Any, scale: Any, base: Any, counts: Any
+) -> None:
+    last = np.float32(counts.size - 1)
+    for i in range(first, size, stride):
+        u = abs(x[i] / scale + base)
+        if u > _NEVER:
+            counts[int(u if u < last else last)] += 1
 
 
 def bound_values(values: Array, bounds: Array) -> None:
@@ -214,24 +315,3 @@ def _bounds(x: Any) -> Any:
     low = np.int32(least ^ ((least >> _SIGN) & _MAGNITUDE)).view(np.float32)
     high = np.int32(most ^ ((most >> _SIGN) & _MAGNITUDE)).view(np.float32)
     return finite, x.dtype.type(low), x.dtype.type(high)
-
-
-def bin_values(values: Array, low: float, high: float, counts: Array) -> None:
-    """Count values in equal bins; what lies beyond goes into the outer ones, NaN nowhere.
-
-    Args:
-        values: Any shape.
-        low: Lower edge of the first bin.
-        high: Upper edge of the last.
-        counts: (BINS,) int64, added to in place.
-    """
-    _bin_values(values.reshape(-1), low, counts.size / (high - low), counts)
-
-
-@compiled(AS_WRITTEN)
-def _bin_values(x: Any, low: Any, bins_a_unit: Any, counts: Any) -> Any:
-    last = np.float64(counts.size - 1)
-    for i in range(x.size):
-        at = (np.float64(x[i]) - low) * bins_a_unit
-        if at == at:
-            counts[int(min(max(at, 0.0), last))] += 1

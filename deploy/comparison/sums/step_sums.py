@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, Holdings, 
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.codes import Rounding, Same
 from deploy.comparison.sums.fold import PairSums, SideSums, histogram
+from deploy.comparison.sums.folding import Into, Rule, fold
 from deploy.comparison.sums.rows import Seen
 from deploy.comparison.values.measures import Histogram, Status
 from exporter.session import Tensors
@@ -21,7 +22,6 @@ from exporter.session import Tensors
 __all__ = ["Batch", "StepSums", "read_of"]
 
 Indices = npt.NDArray[np.int64]
-Task = Callable[[], object]
 _Bounds = Mapping[str, SideSums]
 _Sides = tuple[SideSums | None, SideSums | None]
 _Array = npt.NDArray[Any]
@@ -62,7 +62,7 @@ class StepSums:
         rounding: What the candidate's quantizers make of the reference's tensors; of a strided
             tensor T also of what is read of it, as :func:`read_of` calls it.
         counted: The same of the values that are of account; mostly that itself.
-        accounted: Σ r² of those values, for tensors of which not all are.
+        accounted: Sums of those values, for tensors of which not all are.
         histograms: Of the first images.
         images: How many images are summed up.
         feeds: Whether the candidate can still be fed: no cut so far had two shapes.
@@ -83,7 +83,7 @@ class StepSums:
     own_same: dict[str, Same] = field(default_factory=dict)
     rounding: dict[str, Rounding] = field(default_factory=dict)
     counted: dict[str, Rounding] = field(default_factory=dict)
-    accounted: dict[str, float] = field(default_factory=dict)
+    accounted: dict[str, PairSums] = field(default_factory=dict)
     histograms: dict[str, Histogram | None] = field(default_factory=dict)
     images: int = 0
     feeds: bool = True
@@ -110,105 +110,94 @@ class StepSums:
         c: Made,
         batch: Batch,
         bounds: tuple[_Bounds, _Bounds] = ({}, {}),
-    ) -> list[Task]:
-        """Return the tasks that fold a free run, one for each tensor.
+    ) -> Tensors:
+        """Fold a free run.
 
         Args:
-            names: The tensors.
+            names: The tensors to fold.
             r: What the reference made.
             c: What the candidate made.
             batch: The images under way.
             bounds: Bounds of either side's tensors that are to be folded, too, by tensor.
+
+        Returns:
+            The reference's tensors as the candidate holds them, for it to be fed.
         """
-        return [
-            self._free(name, r, c[name], batch, (bounds[0].get(name), bounds[1].get(name)))
-            for name in names
-        ]
+        inside: Tensors = {}
+        for name in names:
+            sides = bounds[0].get(name), bounds[1].get(name)
+            inside[name] = self._free(name, (r[name], c[name]), batch, sides)
+            if name in self.quantizers:
+                self._count(name, r[name], r.get(self.passed.get(name, "")), batch)
+            self._read(name, r[name], c[name], batch)
+            if batch.first:
+                self.histograms[name] = histogram(r[name], whole_of(c[name]))
+        return inside
 
     def _free(
-        self, name: str, made: Tensors, c: _Array | Held, batch: Batch, sides: _Sides
-    ) -> Task:
-        r, total = made[name], made.get(self.passed.get(name, ""))
-        sums = self.inherited.setdefault(name, PairSums())
-        quantizer = self.quantizers.get(name)
-        if quantizer is not None:
+        self, name: str, pair: tuple[_Array, _Array | Held], batch: Batch, sides: _Sides
+    ) -> _Array:
+        """Fold a tensor; return the reference's as the candidate holds it."""
+        rule, sums = self._rule(name), self.inherited.setdefault(name, PairSums())
+        into = Into(sums, sides, least=self._least(name))
+        if rule.quantizer is not None:
             same = self.same.setdefault(name, Same())
-            rounding = self.rounding.setdefault(name, Rounding())
-            counted = self.counted.setdefault(name, rounding if total is None else Rounding())
+            into = replace(into, same=same, rounding=self.rounding.setdefault(name, Rounding()))
+        return fold(*pair, batch.images, into, rule, inside=self.feeds)
 
+    def _count(self, name: str, r: _Array, total: _Array | None, batch: Batch) -> None:
+        """Fold what rounding makes of the values that are of account.
+
+        Args:
+            name: The tensor.
+            r: The reference's.
+            total: The sum that it goes into, of which a ReLU passes what is positive; or None.
+            batch: The images under way.
+        """
+        if total is None:
+            self.counted[name] = self.rounding[name]
+            return
+        rest = np.where(total > 0, r, np.zeros((), r.dtype))
+        rounding = self.counted.setdefault(name, Rounding())
+        into = Into(self.accounted.setdefault(name, PairSums()), rounding=rounding)
+        fold(rest, rest, batch.images, into, self._rule(name))
+
+    def _read(self, name: str, r: _Array, c: _Array | Held, batch: Batch) -> None:
+        """Fold those elements of a strided tensor that are read."""
         strides = self.strided.get(name) if r.ndim > 2 else None
+        if not strides:
+            return
+        where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
         part = read_of(name)
-        if strides:
-            part_sums = self.inherited.setdefault(part, PairSums())
-            part_rounding = self.rounding.setdefault(part, Rounding())
+        into = Into(self.inherited.setdefault(part, PairSums()))
+        if name in self.quantizers:
+            into = replace(into, rounding=self.rounding.setdefault(part, Rounding()))
+        read = replace(c, array=c.array[where]) if isinstance(c, Held) else c[where]
+        fold(r[where], read, batch.images, into, self._rule(name))
 
-        def work() -> None:
-            self._add(name, sums, (r, c), batch, sides)
-            if quantizer is not None:
-                same.add(r, c, quantizer)
-                rounding.add(r, quantizer)
-                if total is not None:
-                    rest = np.where(total > 0, r, np.zeros((), r.dtype))
-                    counted.add(rest, quantizer)
-                    self.accounted[name] = self.accounted.get(name, 0.0) + float(
-                        np.square(rest, dtype=np.float64).sum()
-                    )
-            if strides:
-                where: tuple[Any, ...] = (..., *(slice(None, None, by) for by in strides))
-                part_sums.add(r[where], whole_of(c)[where], batch.images)
-                if quantizer is not None:
-                    part_rounding.add(r[where], quantizer)
-            if batch.first:
-                self.histograms[name] = histogram(r, whole_of(c))
+    def fed(self, r: Tensors, made: Made, batch: Batch) -> None:
+        """Fold a fed run."""
+        for name, tensor in made.items():
+            rule, sums = self._rule(name), self.own.setdefault(name, PairSums())
+            into = Into(sums, least=self._least(name))
+            if rule.quantizer is not None:
+                into = replace(into, same=self.own_same.setdefault(name, Same()))
+            fold(r[name], tensor, batch.images, into, rule)
 
-        return work
+    def against_first(self, first: Tensors, c: Made, batch: Batch) -> None:
+        """Fold the difference from the chain's first model."""
+        for name, array in first.items():
+            if name in c and array.shape == c[name].shape:
+                sums = self.total.setdefault(name, PairSums())
+                into = Into(sums, least=self._least(name))
+                fold(array, c[name], batch.images, into, Rule(self.held(name)))
 
-    def fed(self, r: Tensors, made: Made, batch: Batch) -> list[Task]:
-        """Return the tasks that fold a fed run, one for each tensor."""
-        return [self._fed(name, r[name], tensor, batch) for name, tensor in made.items()]
+    def _rule(self, name: str) -> Rule:
+        return Rule(self.held(name), self.quantizers.get(name))
 
-    def _fed(self, name: str, r: _Array, c: _Array | Held, batch: Batch) -> Task:
-        sums = self.own.setdefault(name, PairSums())
-        quantizer = self.quantizers.get(name)
-        same = self.own_same.setdefault(name, Same()) if quantizer else None
-
-        def work() -> None:
-            differ = self._add(name, sums, (r, c), batch)
-            if same is None or quantizer is None:
-                return
-            if differ:
-                same.add(r, c, quantizer)
-            else:  # as behind a ReLU, which makes the same of the same
-                same.add_equal(r.size)
-
-        return work
-
-    def against_first(self, first: Tensors, c: Made, batch: Batch) -> list[Task]:
-        """Return the tasks that fold the difference from the chain's first model."""
-        return [
-            self._against_first(name, array, c[name], batch)
-            for name, array in first.items()
-            if name in c and array.shape == c[name].shape
-        ]
-
-    def _against_first(self, name: str, r: _Array, c: _Array | Held, batch: Batch) -> Task:
-        sums = self.total.setdefault(name, PairSums())
-        return lambda: self._add(name, sums, (r, c), batch)
-
-    def _add(
-        self,
-        name: str,
-        sums: PairSums,
-        pair: tuple[_Array, _Array | Held],
-        batch: Batch,
-        sides: _Sides = (None, None),
-    ) -> bool:
-        if name not in self._summed:
-            return sums.add(*pair, batch.images, sides)
-        if sums.add(*pair, batch.images, sides, least=0.0):
-            return True
-        # What is not passed on may differ all the same, and has codes.
-        return not np.array_equal(pair[0], whole_of(pair[1]))
+    def _least(self, name: str) -> float:
+        """Return what smaller values of a tensor are taken for: a sum's are seen behind a ReLU."""
+        return 0.0 if name in self._summed else -math.inf
 
     def held(self, name: str) -> Holding:
         """Return how the candidate holds a tensor."""
@@ -226,7 +215,7 @@ class StepSums:
 
     def rounding_db(self, name: str) -> float:
         """Return the SQNR that the candidate's quantizer leaves of what counts of a tensor."""
-        signal = self.accounted.get(name, float(self.inherited[name].signal.sum()))
+        signal = float(self.accounted.get(name, self.inherited[name]).signal.sum())
         noise = self.counted[name].sums[:, 1].sum()
         if not noise > 0:
             return math.nan if math.isnan(noise) else math.inf
