@@ -251,9 +251,10 @@ class _Input:
             return cls(zero, cast, energy, signal)
         if quantizer.same_codes(reference.quantizers.get(source.tensor)):
             return cls(zero, cast + _FLIPPED * quantizer.steps(len(zero)) ** 2, energy, signal)
-        # Behind a sum and a ReLU the rounding of what the ReLU passes on is all that counts.
-        summed = step.passed.get(name) == facts.tensor and name in step.counted
-        sums = (step.counted if summed else step.rounding)[name].sums / pair.elements
+        sums = step.rounding[name].sums / pair.elements
+        if step.passed.get(name) == facts.tensor and name in step.behind:
+            # Behind a sum and a ReLU what rounding makes of the ReLU's output is all that counts.
+            sums = step.behind[name].sums[:, 3:] / pair.elements
         variance = np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0.0) + cast
         return cls(sums[:, 0], variance, energy, signal)
 

@@ -21,8 +21,8 @@ __all__ = ["Into", "Rule", "fold"]
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
-_STRIDE = 11  # magnitudes are counted of one value of so many, along rows of any usual length,
-_LARGE = 1 << 14  # of tensors with more values an image than these
+_COUNTED = 1 << 13  # values of an image, or more, of which magnitudes are counted: of a larger
+_STRIDES = (1, 3, 5, 11, 23, 47, 97)  # tensor one of so many, along rows of any usual length
 _NO_BOUNDS = np.zeros((0, 4))
 _NO_ROUNDING = np.zeros((0, 2)), np.zeros(CODES, np.int64)
 _NOT_MADE = np.zeros((0, 0, 0), np.float32)
@@ -115,7 +115,10 @@ def fold(
     largest, at, total, equal, furthest, beyond = fold_pair(
         *(r, c, units, offset, kind(into.least), factors, rule.numbers(start)),
         *(into.pair.sums, noises, into.pair.worst, *bounds, *tallies, made, held),
-        *(before, _STRIDE if r[0].size > _LARGE else 1),
+        *(
+            before,
+            max(stride for stride in _STRIDES if stride * _COUNTED <= max(r[0].size, _COUNTED)),
+        ),
     )
     into.pair.note(noises, (largest, at), reference.shape, images)
     if not math.isfinite(total):

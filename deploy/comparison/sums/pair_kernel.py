@@ -94,11 +94,12 @@ def fold_pair(
                     _bound_row(x, of_r[k], one, nought)
                 if len(of_c):
                     _bound_row(y, of_c[k], unit, offset)
-                # Those that need no more than to be read are most.
-                if unit == one and offset == nought and not bounded:
+                if bounded:
+                    s0, s1, s2, s3, s4 = _bounded_sums(x, y, unit, offset, floor)
+                elif unit == one and offset == nought:
                     s0, s1, s2, s3, s4 = _row_sums(x, y)
                 else:
-                    s0, s1, s2, s3, s4 = _row_sums_of_units(x, y, unit, offset, floor)
+                    s0, s1, s2, s3, s4 = _held_sums(x, y, unit, offset)
                 sums[k, 0] += s0
                 sums[k, 1] += s1
                 sums[k, 2] += s2
@@ -134,8 +135,8 @@ def fold_pair(
                 else:  # as behind a ReLU, which makes the same of the same
                     equal += x.size
                 if len(rounding):
-                    beyond += _deltas(near, codes, x.size, scale, back, low, high, work)
-                    m1, m2 = _moments(work, x.size)
+                    beyond += _beyond(near, x.size, scale, low, high)
+                    m1, m2 = _moments(near, codes, x.size, back)
                     factor = np.float64(f)
                     rounding[k, 0] += m1 * factor
                     rounding[k, 1] += m2 * factor * factor
@@ -154,8 +155,13 @@ def _least(value: Any, floor: Any) -> Any:
 
 
 @compiled(AS_WRITTEN)
+def _stands_for(value: Any, f: Any, shift: Any) -> Any:
+    return (value + shift) * f
+
+
+@compiled(AS_WRITTEN)
 def _whole(value: Any, f: Any, shift: Any, floor: Any) -> Any:
-    return _least((value + shift) * f, floor)
+    return _least(_stands_for(value, f, shift), floor)
 
 
 @compiled(ANY_ORDER)
@@ -174,7 +180,22 @@ def _row_sums(x: Any, y: Any) -> Any:
 
 
 @compiled(ANY_ORDER)
-def _row_sums_of_units(x: Any, y: Any, f: Any, shift: Any, floor: Any) -> Any:
+def _held_sums(x: Any, y: Any, f: Any, shift: Any) -> Any:
+    s0 = s1 = s2 = s3 = s4 = 0.0
+    for i in range(x.size):
+        a = np.float64(x[i])
+        b = np.float64(_stands_for(y[i], f, shift))
+        d = b - a
+        s0 += a
+        s1 += a * a
+        s2 += b * b
+        s3 += d
+        s4 += d * d
+    return s0, s1, s2, s3, s4
+
+
+@compiled(ANY_ORDER)
+def _bounded_sums(x: Any, y: Any, f: Any, shift: Any, floor: Any) -> Any:
     s0 = s1 = s2 = s3 = s4 = 0.0
     for i in range(x.size):
         a = _least(x[i], floor)
@@ -228,28 +249,24 @@ def _alike(a: Any, b: Any, size: Any) -> Any:
     return equal, furthest
 
 
-@compiled(AS_WRITTEN)
-def _deltas(
-    x: Any, codes: Any, size: Any, scale: Any, back: Any, low: Any, high: Any, out: Any
-) -> Any:
-    beyond = np.int32(0)
-    half = np.float32(0.5)
-    least, most = (low - half) * scale, (high + half) * scale
-    for i in range(size):
-        v = x[i]
-        out[i] = np.float32(codes[i]) * back - v
-        beyond += np.int32((v > most) | (v < least))
-    return beyond
-
-
 @compiled(ANY_ORDER)
-def _moments(x: Any, size: Any) -> Any:
+def _moments(x: Any, codes: Any, size: Any, back: Any) -> Any:
     s1 = s2 = 0.0
     for i in range(size):
-        d = np.float64(x[i])
+        d = np.float64(np.float32(codes[i]) * back - x[i])
         s1 += d
         s2 += d * d
     return s1, s2
+
+
+@compiled(AS_WRITTEN)
+def _beyond(x: Any, size: Any, scale: Any, low: Any, high: Any) -> Any:
+    count = np.int32(0)
+    half = np.float32(0.5)
+    least, most = (low - half) * scale, (high + half) * scale
+    for i in range(size):
+        count += np.int32(x[i] > most) + np.int32(x[i] < least)
+    return count
 
 
 @compiled(AS_WRITTEN)

@@ -63,6 +63,7 @@ class StepSums:
             tensor T also of what is read of it, as :func:`read_of` calls it.
         counted: The same of the values that are of account; mostly that itself.
         accounted: Sums of those values, for tensors of which not all are.
+        behind: What rounding makes of the sum that such a tensor goes into, behind its ReLU.
         histograms: Of the first images.
         images: How many images are summed up.
         feeds: Whether the candidate can still be fed: no cut so far had two shapes.
@@ -84,6 +85,7 @@ class StepSums:
     rounding: dict[str, Rounding] = field(default_factory=dict)
     counted: dict[str, Rounding] = field(default_factory=dict)
     accounted: dict[str, PairSums] = field(default_factory=dict)
+    behind: dict[str, PairSums] = field(default_factory=dict)
     histograms: dict[str, Histogram | None] = field(default_factory=dict)
     images: int = 0
     feeds: bool = True
@@ -146,7 +148,7 @@ class StepSums:
         return fold(*pair, batch.images, into, rule, inside=self.feeds)
 
     def _count(self, name: str, r: _Array, total: _Array | None, batch: Batch) -> None:
-        """Fold what rounding makes of the values that are of account.
+        """Fold what rounding makes of the values that are of account, and of what comes of them.
 
         Args:
             name: The tensor.
@@ -161,6 +163,9 @@ class StepSums:
         rounding = self.counted.setdefault(name, Rounding())
         into = Into(self.accounted.setdefault(name, PairSums()), rounding=rounding)
         fold(rest, rest, batch.images, into, self._rule(name))
+        rounded = total + (self.quantizers[name].rounded(r) - r)
+        into = Into(self.behind.setdefault(name, PairSums()), least=0.0)
+        fold(total, rounded, batch.images, into)
 
     def _read(self, name: str, r: _Array, c: _Array | Held, batch: Batch) -> None:
         """Fold those elements of a strided tensor that are read."""
