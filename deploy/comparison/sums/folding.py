@@ -21,8 +21,8 @@ __all__ = ["Into", "Rule", "fold"]
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
-_COUNTED = 1 << 13  # values of an image, or more, of which magnitudes are counted: of a larger
-_STRIDES = (1, 3, 5, 11, 23, 47, 97)  # tensor one of so many, along rows of any usual length
+_COUNTED = 1 << 13  # values of an image, or more, whose magnitudes are counted
+_STRIDES = (1, 3, 5, 11, 23, 47, 97)  # primes: in rows of any usual length all places come by
 _NO_BOUNDS = np.zeros((0, 4))
 _NO_ROUNDING = np.zeros((0, 2)), np.zeros(CODES, np.int64)
 _NOT_MADE = np.zeros((0, 0, 0), np.float32)
@@ -115,10 +115,7 @@ def fold(
     largest, at, total, equal, furthest, beyond = fold_pair(
         *(r, c, units, offset, kind(into.least), factors, rule.numbers(start)),
         *(into.pair.sums, noises, into.pair.worst, *bounds, *tallies, made, held),
-        *(
-            before,
-            max(stride for stride in _STRIDES if stride * _COUNTED <= max(r[0].size, _COUNTED)),
-        ),
+        *(before, _stride(r[0].size)),
     )
     into.pair.note(noises, (largest, at), reference.shape, images)
     if not math.isfinite(total):
@@ -142,6 +139,11 @@ def _pair(reference: Array, candidate: Array | Held, holding: Holding) -> tuple[
     if c.dtype == r.dtype:
         return r, c, held
     return r.astype(np.float64), as_channels(whole_of(candidate)).astype(np.float64), False
+
+
+def _stride(values: int) -> int:
+    """Return of how many values one is counted, in an image of so many."""
+    return max(stride for stride in _STRIDES if stride == 1 or stride * _COUNTED <= values)
 
 
 def _nonfinite(r: Array, c: Array, least: float) -> int:

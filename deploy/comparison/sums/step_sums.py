@@ -163,7 +163,9 @@ class StepSums:
         rounding = self.counted.setdefault(name, Rounding())
         into = Into(self.accounted.setdefault(name, PairSums()), rounding=rounding)
         fold(rest, rest, batch.images, into, self._rule(name))
-        rounded = total + (self.quantizers[name].rounded(r) - r)
+        rounded = self.quantizers[name].rounded(r)
+        rounded -= r
+        rounded = total + rounded  # which may be of more elements
         into = Into(self.behind.setdefault(name, PairSums()), least=0.0)
         fold(total, rounded, batch.images, into)
 
