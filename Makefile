@@ -237,7 +237,7 @@ build/bench/%/optimized.onnx: build/bench/%/model.onnx
 
 build/bench/%/int8.onnx: build/bench/%/optimized.onnx
 	$(STRATA) calibrate $< --data '$(DATA)' --images 16 -o $(@D)/int8-statistics.npz
-	$(STRATA) quantize $< --statistics $(@D)/int8-statistics.npz --method mse -o $@
+	$(STRATA) quantize $< --statistics $(@D)/int8-statistics.npz -o $@
 
 BENCH_TRT := build/bench/trt
 
