@@ -104,6 +104,22 @@ def test_float16(folder, tmp_path):
     assert not (tmp_path / "calibration.json").exists()
 
 
+def test_trials_have_a_row_each_and_the_best_is_pointed_at(folder, tmp_path):
+    words = [
+        "quantize", folder / "optimized.onnx", "-o", tmp_path / "int8.onnx",
+        "--statistics", folder / "statistics.npz", "--data", "fashion-mnist:train",
+    ]  # fmt: skip
+    tried = json.loads(strata(*words, "--json"))["tried"]
+    text = strata(*words)
+    rows = [line for line in text.splitlines() if " dB  " in line]
+    assert [float(row.split(" dB  ")[0].split()[-1]) for row in rows] == [
+        pytest.approx(decibels, abs=0.051) for decibels in tried.values()
+    ]
+    taken = [name for row, name in zip(rows, tried, strict=True) if row.endswith("<- taken")]
+    assert taken == [max(tried, key=tried.get)]
+    assert max(map(len, text.splitlines())) < 140
+
+
 def test_an_edited_plan_and_an_edited_table(folder, tmp_path):
     plan = json.loads(strata("quantize", folder / "optimized.onnx", "--print-plan"))
     plan["weights"] = [w for w in plan["weights"] if w["tensor"] != "fc.weight"]

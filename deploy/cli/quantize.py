@@ -246,17 +246,18 @@ def _text(facts: dict[str, Any]) -> str:
     rows = [
         ("layers", f"{facts['layers']} in INT8, the rest {facts['float'].upper()}; left: {left}"),
         ("tensors", f"{len(tensors)} quantized by {facts['method']} over {facts['images']} images"),
-        *(
-            [
-                (
-                    "tried",
-                    ", ".join(f"{name} {db:.1f}" for name, db in facts["tried"].items()) + " dB",
-                )
-            ]
-            if facts["tried"]
-            else []
-        ),
+        *_trials(facts),
         ("SQNR", f"expected dB, lowest first: {worst}"),
         ("wrote", f"{facts['calibration']}"),
     ]
     return "\n".join([head, *(f"  {key:<7} {text}" for key, text in rows)])
+
+
+def _trials(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a row for each recipe that was tried; the one taken is pointed at."""
+    taken = facts["method"].removeprefix("auto: ")
+    rows = [
+        f"{decibels:5.1f} dB  {recipe}{'  <- taken' if recipe == taken else ''}"
+        for recipe, decibels in facts["tried"].items()
+    ]
+    return list(zip(["tried", *[""] * len(rows)], rows, strict=False))
