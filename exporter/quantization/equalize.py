@@ -3,7 +3,7 @@
 One scale serves all channels of a tensor: channels that stay far below the largest are left
 with few codes. Divided by
 
-    fᵢ = mᵢ^strength,   mᵢ: the magnitude that 99.9 % of channel i's values do not exceed, or a
+    fᵢ = mᵢ^strength,   mᵢ: the magnitude that 99.99 % of channel i's values do not exceed, or a
                         quarter of its largest if that is more,
 
 they come closer together, and what follows takes the factors back exactly
@@ -29,7 +29,7 @@ from exporter.quantization.channel_steps import STEPS, Steps
 
 __all__ = ["choose_steps", "require_consistent"]
 
-_SHARE = 0.999
+_SHARE = 0.9999
 # A channel that is zero but for a few large values would be divided by next to nothing, and these
 # few dictate the range of the whole tensor.
 _OF_LARGEST = 0.25
