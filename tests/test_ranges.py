@@ -9,6 +9,7 @@ from deploy.comparison.graphs.holding import Holding
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.judging.ranges import Ranges
 from deploy.comparison.sums.codes import Rounding
+from deploy.comparison.sums.folding import Into, Rule, fold
 from deploy.comparison.values.verdict import Reason
 
 # Never negative, and well spread, as behind a ReLU: 1/128 as a scale fills the codes from 0 to 2.
@@ -19,7 +20,8 @@ def fault(scale, shift, told=None):
     """Judge the quantizer of x, of these values less a constant."""
     quantizer = Quantizer("x", scale, scale, 0, "int8", -128, 127, Holding("x.shifted", shift))
     rounding = Rounding()
-    rounding.add(VALUES, quantizer)
+    into, rule = Into(rounding=rounding), Rule(quantizer.held, quantizer)
+    fold(VALUES, VALUES, np.arange(32), into, rule)
     step = SimpleNamespace(
         quantizers={"x": quantizer},
         seen={"x": None},
