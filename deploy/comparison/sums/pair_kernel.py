@@ -96,10 +96,8 @@ def fold_pair(
                     _bound_row(y, of_c[k], unit, offset)
                 if bounded:
                     s0, s1, s2, s3, s4 = _bounded_sums(x, y, unit, offset, floor)
-                elif unit == one and offset == nought:
-                    s0, s1, s2, s3, s4 = _row_sums(x, y)
                 else:
-                    s0, s1, s2, s3, s4 = _held_sums(x, y, unit, offset)
+                    s0, s1, s2, s3, s4 = _row_sums(x, y, unit, offset)
                 sums[k, 0] += s0
                 sums[k, 1] += s1
                 sums[k, 2] += s2
@@ -165,22 +163,7 @@ def _whole(value: Any, f: Any, shift: Any, floor: Any) -> Any:
 
 
 @compiled(ANY_ORDER)
-def _row_sums(x: Any, y: Any) -> Any:
-    s0 = s1 = s2 = s3 = s4 = 0.0
-    for i in range(x.size):
-        a = np.float64(x[i])
-        b = np.float64(y[i])
-        d = b - a
-        s0 += a
-        s1 += a * a
-        s2 += b * b
-        s3 += d
-        s4 += d * d
-    return s0, s1, s2, s3, s4
-
-
-@compiled(ANY_ORDER)
-def _held_sums(x: Any, y: Any, f: Any, shift: Any) -> Any:
+def _row_sums(x: Any, y: Any, f: Any, shift: Any) -> Any:
     s0 = s1 = s2 = s3 = s4 = 0.0
     for i in range(x.size):
         a = np.float64(x[i])
