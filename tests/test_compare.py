@@ -19,7 +19,7 @@ from deploy.comparison.part import Part
 from deploy.comparison.run import compare_models
 from deploy.comparison.sides.pieces import Pieces
 from deploy.comparison.sides.subjects import open_side
-from deploy.comparison.sums.fold import PairSums
+from deploy.comparison.sums.pair_sums import PairSums
 from deploy.comparison.values.measures import Status
 from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.bin_kernel import bin_values
 from deploy.comparison.sums.codes import Rounding
-from deploy.comparison.sums.fold import PairSums, SideSums
 from deploy.comparison.sums.folding import Into, Rule, fold
+from deploy.comparison.sums.pair_sums import PairSums, SideSums
 
 ANY = st.floats(width=32)  # NaN, infinities, both zeros and the smallest numbers among them
 SHAPES = array_shapes(min_dims=2, max_dims=4, max_side=5)

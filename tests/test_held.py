@@ -11,8 +11,8 @@ from core.errors import InputError
 from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.codes import Rounding, Same
-from deploy.comparison.sums.fold import PairSums, SideSums
 from deploy.comparison.sums.folding import Into, Rule, fold
+from deploy.comparison.sums.pair_sums import PairSums, SideSums
 from exporter.quantization.channel_steps import factors_of
 
 IMAGES = np.arange(3)

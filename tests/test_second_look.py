@@ -13,8 +13,8 @@ from deploy.comparison.judging.judgement import Unexplained
 from deploy.comparison.run import CompareOptions, compare_models
 from deploy.comparison.second_look import Seen, look_again, noise_of_codes
 from deploy.comparison.sides.subjects import open_side
-from deploy.comparison.sums.fold import PairSums
 from deploy.comparison.sums.folding import Into, fold
+from deploy.comparison.sums.pair_sums import PairSums
 from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest, open_images
 from exporter.onnx_file import Card, save

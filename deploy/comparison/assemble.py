@@ -12,7 +12,7 @@ import numpy.typing as npt
 from deploy.comparison.chain import Chain
 from deploy.comparison.graphs.wiring import Maker
 from deploy.comparison.sides.side import Side
-from deploy.comparison.sums.fold import SideSums
+from deploy.comparison.sums.pair_sums import SideSums
 from deploy.comparison.sums.rows import folded_into, layers_of, order_of, stages_of
 from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.values.measures import Cell, Codes, Explained, Made, Status

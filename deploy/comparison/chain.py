@@ -26,7 +26,7 @@ from deploy.comparison.cutting import choose_cuts
 from deploy.comparison.graphs.wiring import passed_by
 from deploy.comparison.part import Models, Part, Stop
 from deploy.comparison.sides.side import Side, Walker, check_outputs
-from deploy.comparison.sums.fold import SideSums
+from deploy.comparison.sums.pair_sums import SideSums
 from deploy.comparison.sums.rows import layers_of
 from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.turns import GivenUp, Turns

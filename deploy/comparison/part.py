@@ -16,7 +16,7 @@ import numpy as np
 from deploy.comparison.answers import Answers
 from deploy.comparison.graphs.holding import Made, whole_of
 from deploy.comparison.sides.side import Side, Walker
-from deploy.comparison.sums.fold import SideSums
+from deploy.comparison.sums.pair_sums import SideSums
 from deploy.comparison.sums.step_sums import Batch, StepSums
 from deploy.comparison.turns import Turns
 from exporter.session import Tensors

@@ -28,7 +28,7 @@ from deploy.comparison.graphs.layer_facts import Kind, LayerFacts
 from deploy.comparison.graphs.layer_weights import Weights
 from deploy.comparison.graphs.lineage import Source
 from deploy.comparison.graphs.quantizers import Quantizer
-from deploy.comparison.sums.fold import PairSums
+from deploy.comparison.sums.pair_sums import PairSums
 from deploy.comparison.sums.step_sums import StepSums, read_of
 from deploy.comparison.values.measures import Explained
 

@@ -31,7 +31,7 @@ from deploy.comparison.judging.ranking import behind_its_cause
 from deploy.comparison.judging.structure import StructureFault, structure_faults
 from deploy.comparison.judging.wording import next_step
 from deploy.comparison.sides.side import Side
-from deploy.comparison.sums.fold import PairSums
+from deploy.comparison.sums.pair_sums import PairSums
 from deploy.comparison.sums.step_sums import StepSums
 from deploy.comparison.values.measures import Explained, Status
 from deploy.comparison.values.verdict import Blame, Bounds, Reason, Verdict

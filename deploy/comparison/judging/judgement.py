@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deploy.comparison.graphs.layer_facts import LayerFacts
 from deploy.comparison.graphs.lineage import Source
-from deploy.comparison.sums.fold import PairSums
+from deploy.comparison.sums.pair_sums import PairSums
 from deploy.comparison.values.measures import Explained
 from deploy.comparison.values.verdict import Blame, Verdict
 

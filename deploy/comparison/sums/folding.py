@@ -13,8 +13,8 @@ from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.as_channels import as_channels
 from deploy.comparison.sums.codes import Rounding, Same
-from deploy.comparison.sums.fold import PairSums, SideSums
 from deploy.comparison.sums.pair_kernel import CODES, fold_pair
+from deploy.comparison.sums.pair_sums import PairSums, SideSums
 
 __all__ = ["Into", "Rule", "fold"]
 

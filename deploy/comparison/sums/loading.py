@@ -8,8 +8,8 @@ from core.int8 import QMAX, QMIN
 from deploy.comparison.graphs.holding import AS_IT_IS, Holding
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.codes import Rounding, Same
-from deploy.comparison.sums.fold import SideSums, histogram
 from deploy.comparison.sums.folding import Into, Rule, fold
+from deploy.comparison.sums.pair_sums import SideSums, histogram
 
 __all__ = ["load_loops"]
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, Holdings, Made, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.codes import Rounding, Same
-from deploy.comparison.sums.fold import PairSums, SideSums, histogram
 from deploy.comparison.sums.folding import Into, Rule, fold
+from deploy.comparison.sums.pair_sums import PairSums, SideSums, histogram
 from deploy.comparison.sums.rows import Seen
 from deploy.comparison.values.measures import Histogram, Status
 from exporter.session import Tensors
