@@ -122,7 +122,7 @@ def codes_of(name: str, step: StepSums) -> Codes | None:
     if quantizer is None or rounding is None or not rounding.count:
         return None
     same, own = step.same[name], step.own_same.get(name)
-    factor, regret = rounding.best()
+    factor, regret = rounding.best() if quantizer.is_int8 else (1.0, 0.0)
     return Codes(
         scale=quantizer.scale,
         shift=quantizer.held.shift,
@@ -133,7 +133,7 @@ def codes_of(name: str, step: StepSums) -> Codes | None:
         own_largest=own.largest if own else None,
         saturated=rounding.saturated / rounding.count,
         rounding_db=step.rounding_db(name),
-        best_amax=127.0 * quantizer.scale * factor,
+        best_amax=quantizer.high * quantizer.scale * factor,
         regret_db=regret,
     )
 

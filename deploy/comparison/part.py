@@ -116,6 +116,8 @@ class Part:
                 r, c = self.feeds[k : k + 2]
                 names = step.meet(r, c, partial(_dtypes, r, c))
                 self._entries[k] = step.free(names, r, c, self._batch)
+                if k:
+                    step.against_first(self.feeds[0], c, self._batch)
 
     def _piece(self, at: int) -> list[list[str]]:
         """Run one piece of every model; return for each step what both sides made."""
@@ -154,6 +156,7 @@ class Part:
         made = self.models.made
         first = _sums_of(made[0], r) if k == 1 else {}
         bounds = first, _sums_of(made[k], c)
+        self._feeding[k - 1] &= step.feeds
         inside = step.free(names, r, c, self._batch, bounds)
         made_by: tuple[Made, Made] = (r, c)
         for sums, tensors in zip(bounds, made_by, strict=True):

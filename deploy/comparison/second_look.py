@@ -25,6 +25,7 @@ from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.graphs.wiring import passed_by
 from deploy.comparison.judging.judgement import Unexplained
 from deploy.comparison.sides.side import Side
+from deploy.comparison.sums.pair_sums import PairSums
 from deploy.images import Images
 from exporter.session import Tensors
 
@@ -73,10 +74,12 @@ def look_again(
         Tensor → mean square of the error in each channel, (channels,), as much more or less than
         on the images looked at as the candidate's error is.
     """
-    count = max(len(layer.own.noises) for layer in layers.values())
+    by_image = [layer.own for layer in layers.values() if layer.own.by_image]
+    count = max((len(own.noises) for own in by_image), default=len(seen.images.indices))
     noises = np.zeros((len(layers), count))  # 0 on images that a stopped run kept from a layer
     for row, layer in zip(noises, layers.values(), strict=True):
-        row[: len(layer.own.noises)] = layer.own.noises
+        if layer.own.by_image:
+            row[: len(layer.own.noises)] = layer.own.noises
     shares = noises / np.maximum(noises.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     whole = isinstance(reference.image.shape[0], int)  # it takes no single images
     most = np.argsort(-shares.sum(axis=0), kind="stable")
@@ -86,11 +89,14 @@ def look_again(
     some = replace(seen.images, indices=seen.images.indices[chosen])
     read = {name: layer.sources for name, layer in layers.items()}
     found = noise_of_codes(reference, quantizers, read, seen.ends, some, together=seen.together)
-    return {name: noise * _usual(layers[name].own.noises, chosen) for name, noise in found.items()}
+    return {name: noise * _usual(layers[name].own, chosen) for name, noise in found.items()}
 
 
-def _usual(noises: Sequence[float], chosen: npt.NDArray[np.int64]) -> float:
-    """Return the mean noise of all images over that of the chosen ones."""
+def _usual(own: PairSums, chosen: npt.NDArray[np.int64]) -> float:
+    """Return the mean noise of all images over that of the chosen ones; 1 if it is not known."""
+    if not own.by_image:
+        return 1.0
+    noises = own.noises
     there = chosen[chosen < len(noises)]
     return float(np.mean(noises) / np.mean(np.asarray(noises)[there]))
 

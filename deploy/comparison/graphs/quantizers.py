@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
+from core.int8 import QMAX, QMIN
 from deploy.comparison.graphs.graph import Constants, Graph
 from deploy.comparison.graphs.holding import AS_IT_IS, Holding, Holdings
 
@@ -46,6 +48,11 @@ class Quantizer:
     low: int
     high: int
     held: Holding = AS_IT_IS
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether its codes are as many as those of INT8, and as far on either side of zero."""
+        return (self.low, self.high) == (QMIN, QMAX)
 
     def steps(self, channels: int) -> npt.NDArray[np.float64]:
         """Return the real units a code of each channel, (channels,)."""
@@ -94,7 +101,7 @@ def quantizers_of(graph: Graph, holdings: Holdings) -> dict[str, Quantizer]:
         if scale is None or scale.size != 1 or name in found:
             continue
         zero = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        dtype = str(zero.dtype) if zero is not None else "uint8"
+        dtype = str(zero.dtype) if zero is not None else _output_dtype(node)
         low, high = _ENDS.get(dtype, _ENDS["int8"])
         point = int(np.asarray(zero).reshape(-1)[0]) if zero is not None else 0
         back = backs.get(node.output[0])
@@ -111,3 +118,9 @@ def quantizers_of(graph: Graph, holdings: Holdings) -> dict[str, Quantizer]:
             held=holdings.get(name, AS_IT_IS),
         )
     return found
+
+
+def _output_dtype(node: onnx.NodeProto) -> str:
+    """Return the type of the codes of a Q without a zero point."""
+    said = next((a.i for a in node.attribute if a.name == "output_dtype"), 0)
+    return onnx.TensorProto.DataType.Name(said).lower() if said else "uint8"

@@ -60,6 +60,8 @@ _BITS = {4: 23, 8: 52}  # of the mantissa: rounded to even is what is added to s
 def _converted(loop: Any, array: Array, factors: Array, shift: float) -> Array:
     kind = np.result_type(array.dtype, np.float32)
     wide = np.ascontiguousarray(array, kind)
+    if not wide.size:
+        return wide
     length = math.prod(wide.shape[2:])
     rows = wide.reshape(-1, len(factors), length)
     out = np.empty(rows.shape, kind)

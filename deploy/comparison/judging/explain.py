@@ -119,7 +119,7 @@ def expected_noise(
             that is more than is computed, it takes its place.
     """
     computed = _expected(facts, step, reference, None)
-    if computed is None or codes is None:
+    if computed is None or codes is None or len(codes) != len(computed):
         return computed
     seen = _expected(facts, step, reference, codes)
     return computed if seen is None else np.maximum(computed, seen)
@@ -160,7 +160,7 @@ def _passed(
         return _product(facts.weights, inputs[0], (unit, coverage), same_weights=same)
     if facts.kind is Kind.CONCAT:
         return np.concatenate([i.variance + i.mean**2 for i in inputs])
-    if len({len(i.variance) for i in inputs}) != 1:
+    if len({size for i in inputs for size in (len(i.variance), len(i.energy))}) != 1:
         return None
     variance = np.sum([i.variance for i in inputs], axis=0)
     mean = np.sum([np.abs(i.mean) for i in inputs], axis=0)
@@ -254,7 +254,7 @@ class _Input:
         sums = step.rounding[name].sums / pair.elements
         if step.passed.get(name) == facts.tensor and name in step.behind:
             # Behind a sum and a ReLU what rounding makes of the ReLU's output is all that counts.
-            sums = step.behind[name].sums[:, 3:] / pair.elements
+            sums = step.behind[name].sums[:, 3:] / step.behind[name].elements
         variance = np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0.0) + cast
         return cls(sums[:, 0], variance, energy, signal)
 

@@ -35,7 +35,9 @@ class Unexplained:
 
     @property
     def images(self) -> frozenset[int]:
-        """The numbers of the images on which those channels err most."""
+        """The numbers of the images on which those channels err most, where they are known."""
+        if not self.own.by_image:
+            return frozenset()
         return frozenset(int(self.own.worst[channel, 1]) for channel in self.channels)
 
 

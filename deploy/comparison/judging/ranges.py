@@ -50,15 +50,17 @@ class Ranges:
         """Look at all quantizers of a step."""
         best = {
             name: rounding.best()
-            for name in step.quantizers
-            if name in step.seen and (rounding := step.counted.get(name)) and rounding.count
+            for name, rounding in step.counted.items()
+            if name in step.seen and rounding.count and step.quantizers[name].is_int8
         }
         factors = [factor for factor, _ in best.values()]
         return cls(step, best, median(factors) if factors else 1.0)
 
     def noise_db(self, name: str) -> float:
         """Return by how much the rounding of a tensor is noisier than its step explains."""
-        rounding = self.step.counted[name]
+        rounding = self.step.counted.get(name)
+        if rounding is None or not rounding.count:
+            return 0.0
         step = self.step.quantizers[name].steps(len(rounding.sums))
         noise = float((rounding.sums[:, 1] / step**2).sum()) / rounding.count
         ratio = 12.0 * noise

@@ -1,7 +1,8 @@
 """An ONNX network that runs piece by piece, freely or on another network's tensors.
 
 A network in INT8 may hold tensors otherwise than they are
-(:mod:`deploy.comparison.graphs.holding`). They go in whole, and come out with how they are held.
+(:mod:`deploy.comparison.graphs.holding`). They go in as it holds them, and come out with how
+that is.
 """
 
 from __future__ import annotations

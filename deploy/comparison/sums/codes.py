@@ -67,7 +67,7 @@ class Rounding:
         """Begin with a batch, (n, c, l)."""
         if not len(self.sums):
             self.sums = np.zeros((reference.shape[1], 2))
-            self.one_sided = quantizer.held.shift > 0 and bool(reference.min(initial=0.0) >= 0)
+            self.one_sided = quantizer.held.shift > 0 and bool(reference[:1].min(initial=0.0) >= 0)
         self.start = quantizer.held.shift / quantizer.scale if self.one_sided else 0.0
         self.images += len(reference)
         self.count += reference.size

@@ -99,6 +99,8 @@ def fold(
         InputError: The tensor has other channels than the candidate holds it by.
     """
     r, c, held = _pair(reference, candidate, rule.holding)
+    if r.shape != c.shape or not into.pair.takes(r.shape[1]):  # the loops would not notice
+        raise ValueError(f"{c.shape} held against {r.shape}, {len(into.pair.sums)} channels so far")
     inside &= not rule.holding.as_it_is
     on_the_way = inside and r.dtype == np.float32
     made = np.empty(r.shape, np.float32) if on_the_way else _NOT_MADE
@@ -115,7 +117,7 @@ def fold(
     largest, at, total, equal, furthest, beyond = fold_pair(
         *(r, c, units, offset, kind(into.least), factors, rule.numbers(start)),
         *(into.pair.sums, noises, into.pair.worst, *bounds, *tallies, made, held),
-        *(before, _stride(r[0].size)),
+        *(before, _stride(r.shape[1] * r.shape[2])),
     )
     into.pair.note(noises, (largest, at), reference.shape, images)
     if not math.isfinite(total):

@@ -53,8 +53,8 @@ def fold_pair(
         factors: By which the reference is held, (c,) float32.
         numbers: float32: the quantizer's scale, 0 for none, and that of its DQ; the shift by which
             the reference is held; the smallest and largest code; where magnitudes begin, in codes.
-        sums: (c, PAIR_SUMS) float64, added to, as all of these are. A NaN or Inf makes its
-            channel's NaN.
+        sums: (c, PAIR_SUMS) float64, added to, as all of these are. A NaN or Inf makes
+            those of its channel no finite numbers.
         noises: Σd² of each image, (n,) float64.
         worst: The largest Σd² of one image in each channel, and its number, (c, 2) float64.
         of_r: Bounds of the reference, as :func:`bound_values` keeps them; (0, 4) for not wanted.

@@ -31,17 +31,23 @@ class PairSums:
         largest: Largest |difference|.
         at: Where that is.
         noises: Σ (c − r)² of each image, in the order they came.
+        by_image: Whether the first axis is that of the images, as far as its length tells.
         worst: Largest Σ (c − r)² of one image in each channel, and the number of that image in
             that order, (channels, 2) float64; −1 for none.
     """
 
     sums: Array = field(default_factory=lambda: np.zeros((0, PAIR_SUMS)))
     noises: array[float] = field(default_factory=lambda: array("d"))
+    by_image: bool = True
     worst: Array = field(default_factory=lambda: np.zeros((0, 2)))
     elements: int = 0
     nonfinite: int = 0
     largest: float = 0.0
     at: Place | None = None
+
+    def takes(self, channels: int) -> bool:
+        """Tell whether so many channels go with those that were folded."""
+        return not len(self.sums) or len(self.sums) == channels
 
     def begin(self, shape: tuple[int, int, int]) -> Array:
         """Begin with a batch of this shape; return where the noise of its images is added."""
@@ -68,6 +74,7 @@ class PairSums:
             images: Index of each image in the data.
         """
         self.noises.frombytes(noises.tobytes())
+        self.by_image &= len(images) == len(noises)
         difference, at = largest
         if difference > self.largest:
             n, *index = map(int, np.unravel_index(at, shape or (1,)))
@@ -99,7 +106,8 @@ class PairSums:
         dot = (signal + energy - noise) / 2.0
         scale = math.sqrt(signal) * math.sqrt(energy)
         cosine = max(-1.0, min(1.0, dot / scale)) if scale else 0.0
-        decibels = 10.0 * math.log10(signal / noise) if signal else -math.inf
+        ratio = signal / noise  # NaN where both are beyond float64
+        decibels = 10.0 * math.log10(ratio) if ratio > 0 else -math.inf
         return Errors(decibels, cosine, self.largest, self.at)
 
 
@@ -121,9 +129,10 @@ class SideSums:
 
     def of(self, channels: int) -> Array:
         """Return what is to be kept up to date of so many channels."""
-        if not len(self.found):
-            self.found = np.zeros((channels, 4))
-            self.found[:, :2] = np.nan
+        if len(self.found) < channels:  # of some tensors it depends on the image how many
+            more = np.zeros((channels - len(self.found), 4))
+            more[:, :2] = np.nan
+            self.found = np.concatenate([self.found, more])
         return self.found
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,14 @@ class Seen:
     status: Status
     dtypes: tuple[str, str]
     shapes: tuple[Shape, Shape]
+
+    def again(self, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> Seen:
+        """Look at what was made of another batch."""
+        found = _any_batch(shapes[0]), _any_batch(shapes[1])
+        if self.status is not Status.COMPARED or found == self.shapes:
+            return self
+        status = Status.SHAPE_VARIES if found[0] == found[1] else Status.SHAPE_DIFFERS
+        return replace(self, status=status, shapes=found)
 
     @classmethod
     def of(

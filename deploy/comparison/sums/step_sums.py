@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from deploy.comparison.graphs.holding import AS_IT_IS, Held, Holding, Holdings, Made, whole_of
 from deploy.comparison.graphs.quantizers import Quantizer
+from deploy.comparison.sums.as_channels import three
 from deploy.comparison.sums.codes import Rounding, Same
 from deploy.comparison.sums.folding import Into, Rule, fold
 from deploy.comparison.sums.pair_sums import PairSums, SideSums, histogram
@@ -101,8 +102,12 @@ class StepSums:
         """Note what both sides made; return the names of what can be compared, in graph order."""
         both = [name for name in r if name in c and name in self.joined]
         for name in both:
+            shapes = r[name].shape, c[name].shape
             if name not in self.seen:
-                self.seen[name] = Seen.of(dtypes(name), (r[name].shape, c[name].shape))
+                self.seen[name] = Seen.of(dtypes(name), shapes)
+            elif self.seen[name] != (now := self.seen[name].again(shapes)):
+                self.seen[name] = now
+                self.feeds = False  # its layers were opened to be fed it
         return [name for name in both if self.seen[name].status is Status.COMPARED]
 
     def free(
@@ -156,7 +161,7 @@ class StepSums:
             total: The sum that it goes into, of which a ReLU passes what is positive; or None.
             batch: The images under way.
         """
-        if total is None:
+        if total is None or total.shape[1:2] != r.shape[1:2]:
             self.counted[name] = self.rounding[name]
             return
         rest = np.where(total > 0, r, np.zeros((), r.dtype))
@@ -194,8 +199,10 @@ class StepSums:
     def against_first(self, first: Tensors, c: Made, batch: Batch) -> None:
         """Fold the difference from the chain's first model."""
         for name, array in first.items():
-            if name in c and array.shape == c[name].shape:
-                sums = self.total.setdefault(name, PairSums())
+            sums = self.total.get(name, PairSums())
+            same = name in c and array.shape == c[name].shape
+            if same and sums.takes(three(array.shape)[1]):
+                self.total[name] = sums
                 into = Into(sums, least=self._least(name))
                 fold(array, c[name], batch.images, into, Rule(self.held(name)))
 

@@ -16,6 +16,7 @@ class Status(StrEnum):
     ONLY_IN_REFERENCE = "only in reference"
     ONLY_IN_CANDIDATE = "only in candidate"
     SHAPE_DIFFERS = "shape differs"
+    SHAPE_VARIES = "shape varies"  # from image to image
     NOT_NUMBERS = "not numbers"
     ELSEWHERE = "made elsewhere"  # on the other side of a cut: the networks differ in order
     ABSENT = "absent"  # neither side of this step has it
