@@ -117,6 +117,30 @@ def test_it_sums_what_codes_do_to_the_reference(folder, together, ends):
     np.testing.assert_array_equal(found["pool"], 0)  # it reads no codes
 
 
+def test_a_network_of_a_fixed_batch_is_not_held_twice(folder, tmp_path):
+    """It runs a batch at a time, as in the comparison itself, and sums up the same."""
+    model = onnx.load(folder / "optimized.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, tmp_path / "fixed.onnx")
+    quantizers = {"relu": Quantizer("relu", 0.02, 0.02, 0, "int8", -128, 127)}
+    images = open_images(ImageRequest(str(folder / "x.npz"), 12, batch=4), {"": None})
+    found, runs = [], []
+    for path in (folder / "optimized.onnx", tmp_path / "fixed.onnx"):
+        side = open_side(str(path))
+        opened = side.open
+
+        def note(cuts, outputs, at_once, opened=opened):
+            runs.append(at_once)
+            return opened(cuts, outputs, at_once)
+
+        side.open = note
+        layers = {"conv": (Source("relu", True),)}
+        found.append(noise_of_codes(side, quantizers, layers, (None,), images, together=4))
+    assert runs == [2, 1]
+    np.testing.assert_allclose(found[0]["conv"], found[1]["conv"], rtol=1e-6)
+
+
 def test_a_tensor_the_reference_does_not_make_is_left_out(folder):
     side = open_side(str(folder / "optimized.onnx"))
     images = open_images(ImageRequest(str(folder / "x.npz"), 2), {"": None})
