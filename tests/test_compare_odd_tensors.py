@@ -200,6 +200,23 @@ def test_whether_values_are_one_sided_does_not_depend_on_how_many_come_at_a_time
     assert found[0] == found[1]
 
 
+def test_noise_beyond_all_numbers_is_no_traceback():
+    big = np.full((1, 2, 3), 1e200)
+    into = Into()
+    fold(np.ones((1, 2, 3)), big, np.arange(1), into)
+    assert into.pair.errors().sqnr_db == -np.inf
+
+
+def test_a_chain_holds_the_image_against_the_first_model_too(tmp_path):
+    model = parse(HEAD + "(float[N,5,8,8] y) {y = Conv(input, w)}", **WEIGHTS)
+    onnx.save(model, tmp_path / "x.onnx")
+    images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", images=images)
+    names = [str(tmp_path / "x.onnx")] * 3
+    report = compare_models(names, ImageRequest(str(tmp_path / "x.npz"), 2))
+    assert {row.cells[1].total_db for row in report.rows} == {np.inf}
+
+
 def test_shapes_that_do_not_go_together_are_refused():
     """The compiled loops look at no bounds: beyond them is other memory."""
     three, four = (np.zeros((1, n, 2), np.float32) for n in (3, 4))

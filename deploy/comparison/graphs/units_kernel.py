@@ -17,6 +17,9 @@ __all__ = ["to_held", "to_rounded", "to_whole"]
 
 Array = npt.NDArray[Any]
 
+# Of the mantissa, by the bytes of a float: what is added to so much is rounded half to even.
+_BITS = {4: 23, 8: 52}
+
 
 def to_held(array: Array, factors: Array, shift: float) -> Array:
     """Return x / f − c.
@@ -52,9 +55,6 @@ def to_rounded(
         _to_rounded(x, f, c, numbers, out)
 
     return _converted(loop, array, factors, shift)
-
-
-_BITS = {4: 23, 8: 52}  # of the mantissa: rounded to even is what is added to so much
 
 
 def _converted(loop: Any, array: Array, factors: Array, shift: float) -> Array:

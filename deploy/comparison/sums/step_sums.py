@@ -128,7 +128,7 @@ class StepSums:
             bounds: Bounds of either side's tensors that are to be folded, too, by tensor.
 
         Returns:
-            The reference's tensors as the candidate holds them, for it to be fed.
+            The reference's tensors, as the candidate holds them where it can be fed them.
         """
         inside: Tensors = {}
         for name in names:
