@@ -14,6 +14,7 @@ from deploy.comparison.run import CompareOptions, compare_models
 from deploy.comparison.sides.subjects import open_side
 from deploy.comparison.sums.codes import Rounding
 from deploy.comparison.sums.folding import Into, Rule, fold
+from deploy.comparison.sums.step_sums import Batch, StepSums
 from deploy.comparison.values.measures import Status
 from deploy.comparison.values.verdict import Reason
 from deploy.images import ImageRequest
@@ -66,10 +67,11 @@ def test_a_tensor_of_no_values(compare):
 
 
 def test_a_shape_that_depends_on_the_image(compare):
-    body = """(float[N,5,8,8] y, int64[4,K] e) {
+    body = """(float[N,5,8,8] y, float[4,K] f) {
         y = Conv(input, w)
         above = Greater(input, big)
         e = NonZero(above)
+        f = Cast<to=1>(e)
     }"""
     model = parse(HEAD + body, **WEIGHTS, big=np.float32(1.5))
     images = np.zeros((6, 3, 8, 8))
@@ -96,6 +98,18 @@ def test_a_summand_of_one_channel(compare, own):
     rows, verdict = compare(reference, candidate, own=own)
     assert rows["b"].codes is not None
     assert not verdict.blame
+
+
+def test_a_summand_of_one_channel_is_counted_as_it_is():
+    """The sum has more channels than it, and than the factors that it is held by."""
+    held = Holding("b.equalized", 0.0, np.full(1, 0.5))
+    quantizer = Quantizer("b", 0.03, 0.03, 0, "int8", -128, 127, held)
+    names = frozenset({"b", "t"})
+    step = StepSums({"b": quantizer}, {"b": held}, {}, {}, names, {}, passed={"b": "t"})
+    b, t = np.ones((2, 1, 4, 4), np.float32), np.ones((2, 5, 4, 4), np.float32)
+    step.free(["b"], {"b": b, "t": t}, {"b": b}, Batch(np.arange(2), first=True))
+    assert step.counted["b"] is step.rounding["b"]
+    assert not step.behind
 
 
 def test_a_summand_of_one_value_a_channel_is_no_excuse(compare):
@@ -139,14 +153,25 @@ def test_a_first_axis_that_is_not_the_images(compare, until_first, shape):
 
 
 def test_other_codes_than_int8_have_their_own_range(compare, tmp_path):
-    text = HEAD + "(float[N,5,8,8] y) {a0 = Conv(input, w)\n a = Relu(a0)\n %s y = Conv(%s, k)}"
+    text = (
+        HEAD
+        + """(float[N,5,8,8] y) {
+        %s a0 = Conv(%s, w)
+        a = Relu(a0)
+        %s b0 = Conv(%s, k)
+        b = Relu(b0)
+        %s y = Conv(%s, k)
+    }"""
+    )
     more = WEIGHTS | {"k": (5, 5, 1, 1)}
-    reference = parse(text % ("", "a"), opset=21, **more)
-    top = float(np.float32(16 / 32767) * 32767)
-    wide = {"s": np.float32(16 / 32767), "z": np.int16(0)}
-    candidate = parse(text % (quantized("a"), "a_d"), opset=21, **more, **wide)
+    reference = parse(text % ("", "input", "", "a", "", "b"), opset=21, **more)
+    wide = quantized("a").replace(", s, z", ", s16, z16")
+    words = quantized("input"), "input_d", wide, "a_d", quantized("b"), "b_d"
+    scales = {"s": np.float32(0.1), "z": np.int8(0)}
+    scales |= {"s16": np.float32(16 / 32767), "z16": np.int16(0)}
+    candidate = parse(text % words, opset=21, **more, **scales)
     rows, verdict = compare(reference, candidate)
-    assert rows["a"].codes.best_amax == pytest.approx(top)
+    assert rows["a"].codes.best_amax == pytest.approx(16)
     assert rows["a"].codes.regret_db == 0
     assert not verdict.blame
 

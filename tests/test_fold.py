@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from deploy.comparison.graphs.quantizers import Quantizer
 from deploy.comparison.sums.bin_kernel import bin_values
-from deploy.comparison.sums.codes import Rounding
+from deploy.comparison.sums.codes import Rounding, Same
 from deploy.comparison.sums.folding import Into, Rule, fold
 from deploy.comparison.sums.pair_sums import PairSums, SideSums
 
@@ -90,6 +90,24 @@ def test_the_largest_difference_may_be_beyond_float32():
     sums = PairSums()
     fold(big, -big, np.array([0]), Into(sums))
     assert sums.largest == pytest.approx(6e38)
+
+
+def test_the_place_of_the_largest_difference_is_found_in_a_long_row():
+    r = np.zeros((2, 3, 5000), np.float32)
+    c = r.copy()
+    c[0, 2, 4999], c[1, 1, 4100] = 0.5, 7
+    sums = PairSums()
+    fold(r, c, np.array([8, 9]), Into(sums))
+    assert (sums.largest, sums.at.image, sums.at.index) == (7, 9, (1, 4100))
+
+
+def test_codes_below_what_is_passed_on_are_compared_too():
+    r, c = np.full((1, 1, 6), -1.0, np.float32), np.full((1, 1, 6), -2.0, np.float32)
+    into = Into(same=Same(), least=0.0)
+    rule = Rule(quantizer=Quantizer("x", 0.1, 0.1, 0, "int8", -128, 127))
+    fold(r, c, np.arange(1), into, rule)
+    assert into.pair.noises.tolist() == [0]
+    assert (into.same.equal, into.same.largest) == (0, 10)
 
 
 def test_bins_hold_every_number():

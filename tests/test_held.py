@@ -168,6 +168,17 @@ def test_what_a_quantizer_adds_and_cuts_off(drawn, images):
     assert (found.count, found.images) == (reference.size, len(reference))
 
 
+@given(tensors(special=True), st.sampled_from([np.float32, np.float64]))
+def test_what_codes_stand_for(drawn, kind):
+    reference, _, holding = drawn
+    reference = reference.astype(kind)
+    quantizer = Quantizer("T", 0.01, 0.011, 0, "int8", -128, 127, holding)
+    with np.errstate(all="ignore"):
+        codes = np.clip(np.rint(holding.inside(reference) / kind(np.float32(0.01))), -128, 127)
+        expected = holding.whole(codes * kind(np.float32(0.011)))
+    np.testing.assert_array_equal(quantizer.rounded(reference), expected)
+
+
 def test_as_it_is_needs_nothing():
     array = np.ones((1, 2), np.float32)
     assert whole_of(array) is array

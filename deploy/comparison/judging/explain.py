@@ -160,7 +160,7 @@ def _passed(
         return _product(facts.weights, inputs[0], (unit, coverage), same_weights=same)
     if facts.kind is Kind.CONCAT:
         return np.concatenate([i.variance + i.mean**2 for i in inputs])
-    if len({size for i in inputs for size in (len(i.variance), len(i.energy))}) != 1:
+    if len({len(i.variance) for i in inputs}) != 1:
         return None
     variance = np.sum([i.variance for i in inputs], axis=0)
     mean = np.sum([np.abs(i.mean) for i in inputs], axis=0)
