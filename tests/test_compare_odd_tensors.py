@@ -68,10 +68,10 @@ def test_a_tensor_of_no_values(compare):
 
 def test_a_shape_that_depends_on_the_image(compare):
     body = """(float[N,5,8,8] y, float[4,K] f) {
-        y = Conv(input, w)
         above = Greater(input, big)
         e = NonZero(above)
         f = Cast<to=1>(e)
+        y = Conv(input, w)
     }"""
     model = parse(HEAD + body, **WEIGHTS, big=np.float32(1.5))
     images = np.zeros((6, 3, 8, 8))
