@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from core.int8 import Int8Array
     from deploy.held_out import TrialImages
-    from exporter.calibration.channels import ChannelCounts
+    from exporter.calibration.counts.channels import ChannelCounts
     from exporter.quantization.activity import Activity
     from exporter.quantization.auto import MakeCodes
     from exporter.quantization.plan import QuantizationPlan

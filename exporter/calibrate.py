@@ -16,8 +16,8 @@ from pathlib import Path
 
 from core.progress import Progress, silent
 from exporter.calibration.collector import Collector
+from exporter.calibration.counts.tally import Tally
 from exporter.calibration.statistics import Statistics
-from exporter.calibration.tally import Tally
 from exporter.calibration.work import (
     CalibrationOptions,
     ImageSet,

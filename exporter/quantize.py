@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from core.errors import GraphError
 from core.int8 import Int8Array
-from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.counts.channels import ChannelCounts
 from exporter.quantization.channel_classes import find_channel_classes
 from exporter.quantization.channel_steps import Steps, factors_of
 from exporter.quantization.equalize import require_consistent

@@ -8,8 +8,8 @@ from resnet_graph import resnet
 
 from core.errors import GraphError, InputError
 from deploy.held_out import trial_images
+from exporter.calibration.counts.tally import Tally
 from exporter.calibration.statistics import ImageRecord, Statistics
-from exporter.calibration.tally import Tally
 from exporter.quantization.activity import Activity
 from exporter.quantization.auto import Scope, choose_best, output_sqnr_db
 from exporter.quantization.placement import plan_quantization

@@ -8,9 +8,9 @@ import pytest
 
 from core.artifacts import sha256_file
 from core.errors import CalibrationError, InputError
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.histogram import Histogram
+from exporter.calibration.counts.tally import Tally
 from exporter.calibration.statistics import ImageRecord, Statistics
-from exporter.calibration.tally import Tally
 from exporter.quantization.activity import Activity
 from exporter.quantization.plan import Activation, QuantizationPlan
 from exporter.quantization.table import CalibrationTable, choose_amaxes

@@ -4,10 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exporter.calibration.channels import BASE, CELLS, COARSE, ChannelCounts, stride_of, turn_of
-from exporter.calibration.histogram import bucket_edges
-from exporter.calibration.packing import CHANNEL_ARRAYS, pack_channels, unpack_channels
-from exporter.calibration.tally import Tally
+from exporter.calibration.counts.channels import (
+    BASE,
+    CELLS,
+    COARSE,
+    ChannelCounts,
+    stride_of,
+    turn_of,
+)
+from exporter.calibration.counts.histogram import bucket_edges
+from exporter.calibration.counts.packing import CHANNEL_ARRAYS, pack_channels, unpack_channels
+from exporter.calibration.counts.tally import Tally
 
 SANE = st.floats(-60000, 60000, width=32, allow_nan=False)
 TENSORS = arrays(np.float32, st.tuples(*[st.integers(1, 4)] * 3), elements=SANE)

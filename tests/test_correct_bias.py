@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from core.int8 import dequantize, quantize
-from exporter.calibration.channels import ChannelCounts
-from exporter.calibration.tally import Tally
+from exporter.calibration.counts.channels import ChannelCounts
+from exporter.calibration.counts.tally import Tally
 from exporter.quantization.rounding.channel_means import ChannelMeans, channel_means
 from exporter.quantization.rounding.correct_bias import correct_biases
 from exporter.session import open_session

@@ -13,9 +13,9 @@ from resnet_graph import resnet
 
 from core.errors import GraphError, InputError
 from core.metrics import sqnr_db
-from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.counts.channels import ChannelCounts
+from exporter.calibration.counts.tally import Tally
 from exporter.calibration.statistics import Statistics
-from exporter.calibration.tally import Tally
 from exporter.graph_file import to_proto
 from exporter.optimize import optimize
 from exporter.quantization.activity import Activity

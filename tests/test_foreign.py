@@ -13,8 +13,8 @@ from foreign_nets import NETS, images
 
 from deploy.engines.build import build
 from deploy.engines.target import BuildTarget, parse_batch, parse_targets
+from exporter.calibration.counts.tally import Tally
 from exporter.calibration.statistics import Statistics
-from exporter.calibration.tally import Tally
 from exporter.lint import lint
 from exporter.onnx_file import check, save
 from exporter.optimize import check_optimized, optimize

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.int8 import QMAX, fake_quant
-from exporter.calibration.histogram import Histogram
-from exporter.calibration.tally import Tally
+from exporter.calibration.counts.histogram import Histogram
+from exporter.calibration.counts.tally import Tally
 from exporter.quantization.full_range import choose_ranges, grid_noise
 from exporter.quantization.plan import Activation, QuantizationPlan
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from core.errors import MissingBackendError
-from exporter.calibration import tally
-from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, bucket_edges, every_of
-from exporter.calibration.tally import Tally
+from exporter.calibration.counts import tally
+from exporter.calibration.counts.histogram import BUCKETS, SHIFT, Histogram, bucket_edges, every_of
+from exporter.calibration.counts.tally import Tally
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ARRAYS = arrays(np.float32, st.integers(1, 40), elements=FLOATS)
@@ -162,7 +162,7 @@ def test_magnitudes_fold_the_sign():
 
 
 def test_without_numba(monkeypatch):
-    for module in ("exporter.calibration.histogram_kernel", "core.compiled"):
+    for module in ("exporter.calibration.counts.plane_kernel", "core.compiled"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(MissingBackendError, match="numba"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from calib_data.image import read_image
 from calib_data.open import open_data
 from calib_data.preprocess import PRESETS, preprocess_option
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.histogram import Histogram
 from exporter.calibration.image_record import Origin, record_image
 from exporter.calibration.input_look import FEWEST, look_at_input
 from exporter.calibration.merging import merge

@@ -10,8 +10,8 @@ from deploy.cli import cli
 from deploy.comparison.graphs.wiring import passed_by, wiring_of
 from deploy.comparison.run import compare_models
 from deploy.images import ImageRequest
+from exporter.calibration.counts.tally import keep_passed
 from exporter.calibration.statistics import read_statistics
-from exporter.calibration.tally import keep_passed
 from exporter.onnx_file import Card, save
 from exporter.quantization.placement import plan_quantization
 from exporter.quantization.plan import QuantizationPlan

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from core.errors import InputError
 from core.int8 import fake_quant
 from core.metrics import sqnr_db
-from exporter.calibration.histogram import Histogram, bucket_edges, every_of
-from exporter.calibration.tally import Tally
+from exporter.calibration.counts.histogram import Histogram, bucket_edges, every_of
+from exporter.calibration.counts.tally import Tally
 from exporter.quantization.thresholds import (
     METHODS,
     Method,

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.errors import CalibrationError, GraphError, StrataError
-from exporter.calibration.channels import ChannelCounts, turn_of
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.channels import ChannelCounts, turn_of
+from exporter.calibration.counts.histogram import Histogram
+from exporter.calibration.counts.tally import Tally, keep_passed
 from exporter.calibration.image_record import ImageRecord, record_image
 from exporter.calibration.queue import Queue
 from exporter.calibration.statistics import Statistics
-from exporter.calibration.tally import Tally, keep_passed
 from exporter.calibration.work import Image
 from exporter.session import Session, TensorInfo
 from exporter.session_memory import trim_heap

@@ -6,8 +6,8 @@ threads or shards.
 
 The ``.npz`` holds ``header.json`` and plain arrays: of each image its digest and what was
 noted of it (:mod:`exporter.calibration.image_record`), of each tensor its bounds, its
-histogram (:mod:`exporter.calibration.histogram`) and the counts of its channels
-(:mod:`exporter.calibration.channels`).
+histogram (:mod:`exporter.calibration.counts.histogram`) and the counts of its channels
+(:mod:`exporter.calibration.counts.channels`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ import numpy.typing as npt
 from core.artifacts import regular, write_whole
 from core.errors import InputError
 from core.stored_arrays import DAMAGED, read_array, read_stored
-from exporter.calibration.channels import ChannelCounts
-from exporter.calibration.histogram import SHIFT, Histogram
-from exporter.calibration.image_record import ImageRecord, Origin
-from exporter.calibration.packing import (
+from exporter.calibration.counts.channels import ChannelCounts
+from exporter.calibration.counts.histogram import SHIFT, Histogram
+from exporter.calibration.counts.packing import (
     CHANNEL_ARRAYS,
     HISTOGRAM_ARRAYS,
     InOrder,
@@ -41,6 +40,7 @@ from exporter.calibration.packing import (
     unpack_channels,
     unpack_histograms,
 )
+from exporter.calibration.image_record import ImageRecord, Origin
 
 __all__ = ["ImageRecord", "Statistics", "read_statistics"]
 

@@ -13,8 +13,8 @@ from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
 from core.artifacts import sha256_file
 from core.errors import InputError
-from exporter.calibration.channels import ChannelCounts
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.channels import ChannelCounts
+from exporter.calibration.counts.histogram import Histogram
 from exporter.calibration.image_record import Origin
 from exporter.calibration.statistics import Statistics, read_statistics
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.artifacts import sha256_file
 from core.errors import InputError
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.histogram import Histogram
 from exporter.calibration.statistics import Statistics, read_statistics
 from exporter.quantization.channel_steps import Steps, factors_of
 

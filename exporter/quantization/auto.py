@@ -23,7 +23,7 @@ import onnx
 
 from core.int8 import Int8Array
 from core.progress import Progress, silent
-from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.counts.channels import ChannelCounts
 from exporter.quantization.plan import QuantizationPlan
 from exporter.quantization.recipe import Recipe
 from exporter.quantization.table import CalibrationTable

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.counts.channels import ChannelCounts
 from exporter.quantization.balance import balanced
 from exporter.quantization.channel_classes import ChannelClasses
 from exporter.quantization.channel_steps import STEPS, Steps

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.int8 import QMAX, QMIN
-from exporter.calibration.histogram import BUCKETS, Histogram, bucket_edges
+from exporter.calibration.counts.histogram import BUCKETS, Histogram, bucket_edges
 from exporter.quantization.plan import QuantizationPlan
 
 __all__ = ["ShiftedRange", "choose_ranges", "grid_clipped", "grid_noise", "grid_sqnr_db"]

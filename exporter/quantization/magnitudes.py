@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from exporter.calibration.histogram import Histogram, bucket_edges
+from exporter.calibration.counts.histogram import Histogram, bucket_edges
 
 __all__ = ["Magnitudes"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from core.artifacts import read_json, write_json
 from core.errors import CalibrationError, InputError
 from core.int8 import QMAX
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.histogram import Histogram
 from exporter.calibration.input_look import InputLook, look_at_input
 from exporter.quantization.activity import Activity
 from exporter.quantization.channel_steps import Steps, steps_from_json, steps_to_json

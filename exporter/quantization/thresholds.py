@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from core.errors import InputError
 from core.int8 import QMAX
-from exporter.calibration.histogram import Histogram
+from exporter.calibration.counts.histogram import Histogram
 from exporter.quantization.entropy import entropy_amax
 from exporter.quantization.magnitudes import Magnitudes
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.int8 import QMAX, QMIN
-from exporter.calibration.channels import ChannelCounts
+from exporter.calibration.counts.channels import ChannelCounts
 
 __all__ = ["ChannelMeans", "channel_means"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import MissingBackendError
-from exporter.calibration.channels import CELLS, ChannelCounts, stride_of, turns_of
-from exporter.calibration.histogram import BUCKETS, SHIFT, Histogram, every_of
+from exporter.calibration.counts.channels import CELLS, ChannelCounts, stride_of, turns_of
+from exporter.calibration.counts.histogram import BUCKETS, SHIFT, Histogram, every_of
 
 __all__ = ["Tally", "keep_passed"]
 
@@ -36,7 +36,7 @@ class Tally:
 
     def __init__(self) -> None:
         try:  # loads numba, which only those who count need
-            from exporter.calibration.histogram_kernel import TABLES, tally
+            from exporter.calibration.counts.plane_kernel import TABLES, tally
         except ImportError as err:
             raise MissingBackendError(
                 f"numba cannot be imported ({err})", hint="pip install 'strata[export]'"
@@ -60,7 +60,7 @@ class Tally:
         Args:
             values: float32, any shape; axis 1, if there is one, are channels, as many every
                 time.
-            turns: Of each image (axis 0), :func:`~exporter.calibration.channels.turn_of` its
+            turns: Of each image (axis 0), :func:`~exporter.calibration.counts.channels.turn_of` its
                 digest; none to count all channels of all images.
 
         Returns:
@@ -161,7 +161,7 @@ def keep_passed(values: npt.NDArray[np.float32], passed: npt.NDArray[np.float32]
         values: Contiguous, changed in place.
         passed: What the ReLU makes, of the same shape.
     """
-    from exporter.calibration.histogram_kernel import keep_where
+    from exporter.calibration.counts.plane_kernel import keep_where
 
     keep_where(values.reshape(-1), np.ascontiguousarray(passed).reshape(-1))
 

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from exporter.calibration.channels import CELLS, ChannelCounts
-from exporter.calibration.histogram import BUCKETS, Histogram
+from exporter.calibration.counts.channels import CELLS, ChannelCounts
+from exporter.calibration.counts.histogram import BUCKETS, Histogram
 
 __all__ = [
     "CHANNEL_ARRAYS",

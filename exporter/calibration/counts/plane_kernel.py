@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.compiled import AS_WRITTEN, compiled
-from exporter.calibration.channels import BASE, CELLS, COARSE
+from exporter.calibration.counts.channels import BASE, CELLS, COARSE
 
 __all__ = ["TABLES", "keep_where", "tally"]
 
@@ -40,7 +40,7 @@ def tally(
         words: Bits of the values, (N, C, P) uint32, not empty, contiguous.
         tables: Counts, (4, buckets) uint32, added to in place; their sum is the histogram.
         shift: How many low bits a bucket does not tell apart.
-        channels: Counts of the cells of each channel (:mod:`exporter.calibration.channels`),
+        channels: Counts of the cells of each channel (:mod:`exporter.calibration.counts.channels`),
             (2, C, CELLS) uint16, positive values first, added to in place; (2, 0, CELLS)
             for no such counts.
         bounds: Of each channel the largest word as a signed integer, and the largest and

@@ -4,7 +4,7 @@ The equalization of channels (:mod:`exporter.quantization.equalize`) and the cor
 biases need to know channels apart. A channel's cells are its value's sign, exponent and first
 3 bits of the mantissa: 8 an octave from 2⁻¹⁶ to 2¹⁶, with all that is smaller in the first one
 (zeros above all) and all that is larger in the last. As in
-:mod:`exporter.calibration.histogram`, counts add up exactly whatever the order, and bounds are
+:mod:`exporter.calibration.counts.histogram`, counts add up exactly whatever the order, and bounds are
 extremes, so equal images give equal bytes.
 
 Of large planes not every value is counted (:func:`stride_of`), and of each image only a quarter of
@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from exporter.calibration.histogram import SHIFT, Histogram
+from exporter.calibration.counts.histogram import SHIFT, Histogram
 
 __all__ = ["BASE", "CELLS", "COARSE", "ChannelCounts", "stride_of", "turn_of", "turns_of"]
 
