@@ -1,10 +1,8 @@
 """Run the float network over images once, and keep statistics of the planned tensors.
 
-A thread takes an image, runs the network on it and counts its activations, then takes the
-next. One image at a time, so that no result can depend on what else is in a batch; and the
-images are a set, worked through in the order of their digests. It is also the faster way:
-each thread works by itself. Measured on ResNet-50 at 224×224 with 2 CPUs: 1.6 CPU seconds
-for 16 images, against 2.0 in batches of 8 with both CPUs on each operator.
+A thread takes an image, runs the network on it and counts its activations as they are made, then
+takes the next: some images at once where they are small, and nothing in the network can make
+the result depend on that. The images are a set, worked through in the order of their digests.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from pathlib import Path
 
 from core.progress import Progress, silent
 from exporter.calibration.collector import Collector
-from exporter.calibration.counts.tally import Tally
+from exporter.calibration.counts.tally import load_loops
+from exporter.calibration.network import Network
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.work import (
     CalibrationOptions,
@@ -25,7 +24,6 @@ from exporter.calibration.work import (
     plan_work,
     share_threads,
 )
-from exporter.session import open_session
 
 __all__ = ["calibrate"]
 
@@ -53,7 +51,7 @@ def calibrate(
         GraphError: The model cannot run, or has no such input or tensors.
         InputError: An image or the model cannot be read, or they do not fit together.
         MissingBackendError: A library or the cluster is not here.
-        OutputError: The partial file cannot be written.
+        OutputError: The partial file, or a temporary copy of the model, cannot be written.
     """
     options = options or CalibrationOptions()
     taps = tensors if isinstance(tensors, Taps) else Taps(tuple(dict.fromkeys(tensors)))
@@ -65,13 +63,13 @@ def calibrate(
     cpus = options.threads or len(os.sched_getaffinity(0))
     workers, threads = share_threads(cpus, -(-len(data.indices) // options.shard[1]))
     with ThreadPoolExecutor(1, "strata-open") as pool:
-        # ONNX Runtime needs no Python to open a network: the work is planned meanwhile.
-        opening = pool.submit(open_session, model, optimize=True, threads=threads, outputs=taps.all)
+        # ONNX Runtime needs no Python to open a network: all else is made ready meanwhile.
+        opening = pool.submit(Network, model, taps, threads)
         work = plan_work(model, data, taps, options)
-        Tally()  # loads the compiled loops
-        session = opening.result()
-    collector = Collector(session, data.source, data.preprocess, work.start, workers)
+        load_loops()
+        network = opening.result()
+    collector = Collector(network, data.source, data.preprocess, work.start, workers)
     done = len(work.start.images)
     collector.run(work.left, options.partial, lambda n: progress(done + n, work.total))
-    session.close()  # the sums need memory of their own
+    network.close()  # the sums need memory of their own
     return collector.statistics()

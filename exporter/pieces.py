@@ -8,30 +8,58 @@ optimizations off, the numbers are the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Any
 
+import numpy.typing as npt
 import onnx
 
-from exporter.session import Session, Tensors, open_session
+from exporter.session import Session, Shared, Tensors, open_session
 
-__all__ = ["Pieces"]
+__all__ = ["Pieces", "reads"]
 
 
 class Pieces:
-    """A graph cut into pieces, each opened when it is first run.
+    """A graph cut into pieces, each opened when it is first run; threads may run them at once.
 
     Args:
         model: Any graph.
         sizes: Tensors to return → their bytes in one run.
         limit: Bytes of such tensors that a piece may make; a node is never cut.
+        weights: Initializers whose data lie elsewhere → that; the pieces that need one share it,
+            and all pieces the memory they work in (:class:`~exporter.session.Shared`).
+        threads: Threads within an operator; 0 is one for each CPU.
     """
 
-    def __init__(self, model: onnx.ModelProto, sizes: Mapping[str, int], limit: int) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        sizes: Mapping[str, int],
+        limit: int,
+        *,
+        weights: Mapping[str, npt.NDArray[Any]] | None = None,
+        threads: int = 0,
+    ) -> None:
         self._model = model
         self._wanted = sizes.keys()
         self._weights = {weight.name: weight for weight in model.graph.initializer}
+        self._shared = weights
+        self._threads = threads
         self._pieces = list(_cut(model, sizes, limit))
-        self._last = _last_reads(self._pieces)
+        self._last = _lastreads(self._pieces)
+        self._opening = Lock()
         self._sessions: dict[int, Session] = {}
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._pieces)
+
+    def close(self) -> None:
+        """Give the memory of all pieces back; what runs next opens them again."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
 
     def run(self, feed: Tensors) -> Iterator[Tensors]:
         """Yield the wanted tensors of each piece, in graph order.
@@ -40,17 +68,27 @@ class Pieces:
             GraphError: ONNX Runtime cannot run a node; it is named.
         """
         live = dict(feed)
-        for number, nodes in enumerate(self._pieces):
-            session = self._sessions.get(number) or self._open(number, nodes, live)
-            self._sessions[number] = session
-            made = session({info.name: live[info.name] for info in session.inputs})
-            live |= made
-            live = {name: live[name] for name in live if self._last.get(name, -1) > number}
-            yield {name: made[name] for name in session.outputs if name in self._wanted}
+        for number in range(self.count):
+            yield self._step(number, live)
+
+    def _step(self, number: int, live: Tensors) -> Tensors:
+        """Run a piece; return what is wanted of it, and leave in ``live`` what is still read."""
+        session = self._session(number, live)
+        made = session({info.name: live[info.name] for info in session.inputs})
+        live |= made
+        for name in [name for name in live if self._last.get(name, -1) <= number]:
+            del live[name]
+        return {name: made[name] for name in session.outputs if name in self._wanted}
+
+    def _session(self, number: int, live: Tensors) -> Session:
+        with self._opening:
+            if number not in self._sessions:
+                self._sessions[number] = self._open(number, self._pieces[number], live)
+            return self._sessions[number]
 
     def _open(self, number: int, nodes: Sequence[onnx.NodeProto], live: Tensors) -> Session:
         """Open a piece: its nodes, the weights they read, and inputs shaped like ``live``."""
-        read = {name for node in nodes for name in _reads(node)}
+        read = {name for node in nodes for name in reads(node)}
         made = [name for node in nodes for name in node.output if name]
         piece = onnx.ModelProto(ir_version=max(self._model.ir_version, 4))
         piece.opset_import.extend(self._model.opset_import)
@@ -67,7 +105,12 @@ class Pieces:
         for name in made:
             if name in self._wanted or self._last.get(name, -1) > number:
                 graph.output.add().name = name  # ONNX Runtime infers the type
-        return open_session(piece, alone=False)
+        if self._shared is None:
+            return open_session(piece, threads=self._threads, alone=False)
+        inside = {weight.name for weight in graph.initializer}
+        weights = {name: self._shared[name] for name in self._shared if name in inside}
+        shared = Shared(piece.SerializeToString(), weights)
+        return open_session(shared, threads=self._threads, alone=False)
 
 
 def _cut(
@@ -88,21 +131,21 @@ def _cut(
     yield nodes
 
 
-def _last_reads(pieces: Sequence[Sequence[onnx.NodeProto]]) -> dict[str, int]:
+def _lastreads(pieces: Sequence[Sequence[onnx.NodeProto]]) -> dict[str, int]:
     """Return each tensor that is read → the last piece that reads it."""
     return {
         name: number
         for number, nodes in enumerate(pieces)
         for node in nodes
-        for name in _reads(node)
+        for name in reads(node)
     }
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, its subgraphs included."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
             yield from (output.name for output in graph.output)

@@ -7,6 +7,7 @@ has no onnx: only what appends outputs to a model needs it.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,19 +17,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import GraphError, InputError, MissingBackendError
+from core.errors import GraphError, InputError, MissingBackendError, OutputError
 from exporter.session_errors import session_failure
 from exporter.session_memory import empty_shared_memory, shared_memory, trim_heap
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Session", "Shared", "TensorInfo", "Tensors", "give_memory_back", "open_session"]
+__all__ = [
+    "Session",
+    "Shared",
+    "TensorInfo",
+    "Tensors",
+    "check_feeds",
+    "give_memory_back",
+    "open_session",
+    "write_optimized",
+]
 
 Tensors = dict[str, npt.NDArray[Any]]
 
 _FATAL_ONLY = 4  # ONNX Runtime's severities: 0 verbose … 4 fatal; errors reach us as exceptions
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_WEIGHTS_BESIDE = "session.optimized_model_external_initializers_file_name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,7 @@ class Session:
             InputError: An input is missing, unknown, or of another type or shape.
             GraphError: A node failed; it is named.
         """
-        self._check(feeds)
+        check_feeds(self.inputs, feeds, self._where)
         try:
             values = self._native.run(self.outputs, feeds)
         except self._errors as err:
@@ -105,26 +116,36 @@ class Session:
         self._weights = []
         trim_heap()
 
-    def _check(self, feeds: Tensors) -> None:
-        """Refuse feeds that ONNX Runtime would refuse with a text of its own."""
-        wanted = {info.name: info for info in self.inputs}
-        if feeds.keys() != wanted.keys():
+
+def check_feeds(inputs: Sequence[TensorInfo], feeds: Tensors, where: str) -> None:
+    """Refuse feeds that ONNX Runtime would refuse with a text of its own.
+
+    Args:
+        inputs: What must be fed.
+        feeds: What is.
+        where: What the text calls the model.
+
+    Raises:
+        InputError: An input is missing, unknown, or of another type or shape.
+    """
+    wanted = {info.name: info for info in inputs}
+    if feeds.keys() != wanted.keys():
+        raise InputError(
+            f"{where}: fed {sorted(feeds)}, but its inputs are {sorted(wanted)}",
+            hint="feed one array for each input",
+        )
+    for name, array in feeds.items():
+        info = wanted[name]
+        fits = len(array.shape) == len(info.shape) and all(
+            size == want or not isinstance(want, int)
+            for size, want in zip(array.shape, info.shape, strict=True)
+        )
+        if array.dtype != info.dtype or not fits:
             raise InputError(
-                f"{self._where}: fed {sorted(feeds)}, but its inputs are {sorted(wanted)}",
-                hint="feed one array for each input",
+                f"{where}: input {name!r} is {info.dtype} {_shape(info.shape)}, "
+                f"fed {array.dtype} {_shape(array.shape)}",
+                hint="check the preprocessing: crop size, layout N×3×H×W, float32",
             )
-        for name, array in feeds.items():
-            info = wanted[name]
-            fits = len(array.shape) == len(info.shape) and all(
-                size == want or not isinstance(want, int)
-                for size, want in zip(array.shape, info.shape, strict=True)
-            )
-            if array.dtype != info.dtype or not fits:
-                raise InputError(
-                    f"{self._where}: input {name!r} is {info.dtype} {_shape(info.shape)}, "
-                    f"fed {array.dtype} {_shape(array.shape)}",
-                    hint="check the preprocessing: crop size, layout N×3×H×W, float32",
-                )
 
 
 def open_session(
@@ -157,20 +178,10 @@ def open_session(
     """
     ort, errors = _onnxruntime()
     where = str(model) if isinstance(model, Path) else name or "the model"
-    options = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
-    # Named outright: left to itself, ONNX Runtime counts CPUs that a container may not use.
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # A plan of all memory for each shape of input costs a fifth more of it, and saves no time.
-    options.enable_mem_pattern = False
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options = _options(ort, model, optimize=optimize, threads=threads)
     if not alone:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if isinstance(model, Path):
-        options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.parent))
     weights: list[Any] = []
     if isinstance(model, Shared):
         options.enable_cpu_mem_arena = True
@@ -186,6 +197,60 @@ def open_session(
             raise session_failure(err, where) from err
     trim_heap()
     return Session(native, where, errors, weights)
+
+
+def write_optimized(model: Path, file: Path, outputs: Sequence[str]) -> tuple[TensorInfo, ...]:
+    """Write the graph that ONNX Runtime runs in place of a model: fused, laid out for this CPU.
+
+    It holds operators of ONNX Runtime's own, and is for this machine and this version of it only.
+
+    Args:
+        model: ONNX file.
+        file: Where to write it; its larger weights go into one file beside it.
+        outputs: Tensors to return behind the model's own outputs, by name.
+
+    Returns:
+        The model's inputs.
+
+    Raises:
+        MissingBackendError, InputError, GraphError, OutputError: As :func:`open_session`.
+    """
+    ort, errors = _onnxruntime()
+    options = _options(ort, model, optimize=True, threads=1)
+    options.optimized_model_filepath = str(file)
+    options.add_session_config_entry(_WEIGHTS_BESIDE, f"{file.name}.data")
+    with _source(model, outputs, str(model)) as source:
+        need, free = 2 * model.stat().st_size, shutil.disk_usage(file.parent).free
+        if free < need:
+            raise OutputError(
+                f"{file.parent}: {free / 1e6:.0f} MB free, and {need / 1e6:.0f} MB are needed "
+                f"for what ONNX Runtime makes of {model}",
+                hint="free some space, or point TMPDIR at another folder",
+            )
+        try:
+            native = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except errors as err:
+            raise session_failure(err, str(model)) from err
+    inputs = Session(native, str(model), errors).inputs
+    del native
+    trim_heap()
+    return inputs
+
+
+def _options(ort: Any, model: object, *, optimize: bool, threads: int) -> Any:
+    """Return what all sessions are opened with."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    # Named outright: left to itself, ONNX Runtime counts CPUs that a container may not use.
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # A plan of all memory for each shape of input costs a fifth more of it, and saves no time.
+    options.enable_mem_pattern = False
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if isinstance(model, Path):
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.parent))
+    return options
 
 
 def give_memory_back() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from core.errors import MissingBackendError
-from exporter.calibration.counts import tally
+from exporter.calibration.counts import histogram, tally
 from exporter.calibration.counts.histogram import BUCKETS, SHIFT, Histogram, bucket_edges, every_of
 from exporter.calibration.counts.tally import Tally
 
@@ -68,10 +68,10 @@ def test_a_million_values_of_all_magnitudes():
 def test_of_a_large_image_a_part_is_counted_that_holds_every_column():
     """Bounds are of all of it; and what is counted does not depend on the batch."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(6, 64, 60, 60)).astype(np.float32)
+    x = rng.normal(size=(6, 64, 30, 30)).astype(np.float32)
     every = every_of(x[0].size)
     assert every == 3  # and 3 divides the width
-    turns = [0, 1, 2, 3, 1, 0]
+    turns = [0, 1, 2, 3, 4, 5]
     whole = Tally()
     assert whole.add(x, turns)
     apart = [Tally() for _ in x]
@@ -81,12 +81,12 @@ def test_of_a_large_image_a_part_is_counted_that_holds_every_column():
     assert same(h, sum((one.histogram() for one in apart), Histogram.empty()))
     assert h.count == x.size // every
     assert (h.minimum, h.maximum) == (float(x.min()), float(x.max()))
-    columns = np.zeros(60, int)
-    for column in range(60):
-        only = np.zeros_like(x[:1])
+    columns = np.zeros(30, int)
+    for column in range(30):
+        only = np.zeros_like(x)
         only[..., column] = 1.0
         tally = Tally()
-        tally.add(only, [0])
+        tally.add(only, turns)
         columns[column] = tally.histogram().magnitudes()[1][-1]
     assert columns.min() > 0.9 * columns.mean()
     quantiles = [0.5, 0.9, 0.99, 0.999]
@@ -94,6 +94,50 @@ def test_of_a_large_image_a_part_is_counted_that_holds_every_column():
     reached = np.cumsum(counts) / counts.sum()
     found = bucket_edges(magnitudes[np.searchsorted(reached, quantiles)])[0]
     np.testing.assert_allclose(found, np.quantile(np.abs(x), quantiles), rtol=0.01)
+
+
+def in_blocks(x: np.ndarray, width: int, filling: float = 0.0) -> np.ndarray:
+    """Return (N, C, P) as (N, G, P, B), filled up with something that must not count."""
+    images, channels, size = x.shape
+    groups = -(-channels // width)
+    full = np.full((images, groups * width, size), filling, np.float32)
+    full[:, :channels] = x
+    return np.ascontiguousarray(full.reshape(images, groups, width, size).transpose(0, 1, 3, 2))
+
+
+@given(
+    st.sampled_from([8, 16]), st.integers(1, 40), st.integers(1, 70), st.integers(1, 3),
+    st.sampled_from([1 << 4, 1 << 7, 1 << 14]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_in_blocks_of_channels_the_same_is_counted(width, channels, size, images, enough, seed):
+    """At every sampling, however many channels fill the last block, whatever fills it up."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0.3, 1, (images, channels, size)).astype(np.float32)
+    x[rng.random(x.shape) < 0.3] = 0
+    turns = rng.integers(0, 2**32, images).tolist()
+    planes, blocks = Tally(), Tally()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(histogram, "_ENOUGH", enough)
+        assert planes.add(x, turns)
+        for _ in range(2):
+            assert blocks.add(
+                in_blocks(x, width, rng.choice([0.0, -99.0, np.nan])), turns, channels=channels
+            )
+    one = planes.histogram()
+    assert same(one + one, blocks.histogram())
+    apart, twice = blocks.channels(), planes.channels() + planes.channels()
+    for name in ("cells", "counts", "low", "high"):
+        assert np.array_equal(getattr(apart, name), getattr(twice, name))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_in_blocks_a_value_that_is_not_finite_is_seen_wherever_it_is(bad):
+    x = np.ones((2, 19, 77), np.float32)
+    for at in range(0, x.size, 41):
+        x.reshape(-1)[at] = bad
+        assert not Tally().add(in_blocks(x, 8), [0, 1], channels=19)
+        x.reshape(-1)[at] = 1.0
+    assert Tally().add(in_blocks(x, 8), [0, 1], channels=19)
 
 
 def test_a_value_that_is_not_finite_is_seen_wherever_it_is():
@@ -162,7 +206,11 @@ def test_magnitudes_fold_the_sign():
 
 
 def test_without_numba(monkeypatch):
-    for module in ("exporter.calibration.counts.plane_kernel", "core.compiled"):
+    for module in (
+        "exporter.calibration.counts.plane_kernel",
+        "exporter.calibration.counts.block_kernel",
+        "core.compiled",
+    ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(MissingBackendError, match="numba"):

@@ -291,7 +291,8 @@ def test_what_another_calibration_left_is_not_taken_up(
     data = ImageSet(Arrays(images), np.arange(len(images)), None, origin)
     seen = Seen()
     found = calibrate(model, data, tensors, CalibrationOptions(partial=partial), progress=seen)
-    assert len(seen) == len(found.images) == 21
+    assert seen[0] <= 3  # began anew
+    assert seen[-1] == len(found.images) == 21
 
 
 CHILD = """

@@ -8,27 +8,27 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
-from core.errors import CalibrationError, GraphError, StrataError
+from core.errors import CalibrationError, StrataError
 from exporter.calibration.counts.channels import ChannelCounts, turn_of
 from exporter.calibration.counts.histogram import Histogram
 from exporter.calibration.counts.tally import Tally, keep_passed
 from exporter.calibration.image_record import ImageRecord, record_image
+from exporter.calibration.network import Activation, Network
 from exporter.calibration.queue import Queue
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.work import Image
-from exporter.session import Session, TensorInfo
 from exporter.session_memory import trim_heap
 
 __all__ = ["Collector"]
 
 _CHECKPOINT_SECONDS = 60.0
+_JOBS = 4  # a thread, at least
 
 _Tallies = dict[str, Tally]
 _Sum = TypeVar("_Sum")
@@ -38,27 +38,25 @@ class Collector:
     """Adds images to statistics.
 
     Args:
-        session: The network; its outputs include the tensors of ``start``.
+        network: What returns the tensors of ``start``, and those that their values are held to.
         source: The images.
         preprocess: None when they are preprocessed.
         start: What was counted before; its tensors are counted.
-        workers: Threads, one image each.
+        workers: Threads.
 
     Raises:
-        GraphError: The network does not take one batch of images.
         MissingBackendError: numba is not installed.
     """
 
     def __init__(
         self,
-        session: Session,
+        network: Network,
         source: Source,
         preprocess: PreprocessSpec | None,
         start: Statistics,
         workers: int,
     ) -> None:
-        self._session = session
-        self._input = _image_input(session)
+        self._network = network
         self._source = source
         self._preprocess = preprocess
         self._start = start
@@ -112,9 +110,9 @@ class Collector:
         Raises:
             CalibrationError, GraphError, InputError: Of the first image that has one.
         """
-        # A network whose batch is fixed is fed that many; all others one at a time.
-        size = self._input.shape[0]
-        step = size if isinstance(size, int) else 1
+        # So that no thread waits long for the last one.
+        share = -(-len(images) // (_JOBS * len(self._tallies)))
+        step = self._network.batch or max(1, min(self._network.together, share))
         queue = Queue([images[i : i + step] for i in range(0, len(images), step)])
         jobs = []
         with ThreadPoolExecutor(len(self._tallies), "strata-calibrate") as pool:
@@ -143,7 +141,7 @@ class Collector:
         while (job := queue.take()) is not None:
             position, images = job
             try:
-                records = self._count(images, tallies)
+                records = self._counted(images, tallies)
             except StrataError as err:
                 queue.fail(position, err)
                 return
@@ -154,33 +152,53 @@ class Collector:
                 self._records += records
                 report(len(self._records))
 
+    def _counted(self, images: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
+        """Count images; blame the first that has something to blame, whatever runs with it."""
+        try:
+            return self._count(images, tallies)
+        except CalibrationError:
+            for image in images[:-1]:
+                self._count([image], {name: Tally() for name in tallies})
+            raise
+
     def _count(self, wanted: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
         """Run the network on images and count its activations."""
         digests, indices = zip(*wanted, strict=True)
         images = np.stack([self._source.tensor(index, self._preprocess) for index in indices])
-        size = self._input.shape[0]
-        if isinstance(size, int) and len(indices) < size:  # fill up, and leave out below
-            images = images[np.arange(size) % len(indices)]
-        values = self._session({self._input.name: images})
-        values[self._input.name] = images
+        size = max(self._network.batch, len(indices))  # filled up, and left out below
+        full = images if size == len(indices) else images[np.arange(size) % len(indices)]
         turns = [turn_of(digest) for digest in digests]
-        for name, relu in self._start.passed.items():
-            keep_passed(*(_rows(values[each], each, len(images)) for each in (name, relu)))
-        for name, tally in tallies.items():
-            # Taken out, so that its memory serves another thread's image once it is counted.
-            array = _rows(values.pop(name), name, len(images))[: len(indices)]
-            if not tally.add(array, turns):
-                raise self._not_finite(name, array, indices)
-        return [record_image(digest, image) for digest, image in zip(digests, images, strict=False)]
+        for name, activation in self._passed(self._network.run(full)):
+            if name in tallies:
+                own = activation.of(len(indices))
+                if not tallies[name].add(own.values, turns, channels=own.channels):
+                    raise self._not_finite(name, own, indices)
+        return [record_image(digest, image) for digest, image in zip(digests, images, strict=True)]
+
+    def _passed(
+        self, activations: Iterator[tuple[str, Activation]]
+    ) -> Iterator[tuple[str, Activation]]:
+        """Yield activations, of some only those values that a ReLU further on passes."""
+        passed = self._start.passed
+        waiting: dict[str, Activation] = {}  # for what that ReLU makes
+        for name, activation in activations:
+            if name in passed:
+                waiting[name] = activation
+                continue
+            for other in [other for other in waiting if passed[other] == name]:
+                keep_passed(waiting[other].values, activation.values)
+                yield other, waiting.pop(other)
+            yield name, activation
 
     def _not_finite(
-        self, name: str, array: npt.NDArray[np.float32], indices: Sequence[int]
+        self, name: str, activation: Activation, indices: Sequence[int]
     ) -> CalibrationError:
         """Name the tensor and the image that holds NaN or Inf."""
-        row = next(i for i, values in enumerate(array) if not np.isfinite(values).all())
-        nan, inf = (int(np.count_nonzero(f(array[row]))) for f in (np.isnan, np.isinf))
+        images = (activation.image(row) for row in range(len(indices)))
+        row, values = next((i, x) for i, x in enumerate(images) if not np.isfinite(x).all())
+        nan, inf = (int(np.count_nonzero(f(values))) for f in (np.isnan, np.isinf))
         return CalibrationError(
-            f"tensor {name!r}: {nan} NaN and {inf} Inf among {array[row].size} values, for "
+            f"tensor {name!r}: {nan} NaN and {inf} Inf among {values.size} values, for "
             f"{self._source.where(indices[row])}",
             hint="look at that image and at the weights before that tensor; "
             "leave the image out, or export sound weights",
@@ -203,26 +221,3 @@ class _Sums(Mapping[str, _Sum]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def _image_input(session: Session) -> TensorInfo:
-    """Return the one input that takes images."""
-    inputs = session.inputs
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype != np.float32:
-        found = ", ".join(f"{i.name} {i.dtype} of rank {len(i.shape)}" for i in inputs)
-        raise GraphError(
-            f"the network's inputs are {found}, not one batch of images",
-            hint="Strata calibrates networks with one input, N×C×H×W float32",
-        )
-    return inputs[0]
-
-
-def _rows(array: npt.NDArray[Any], name: str, batch: int) -> npt.NDArray[np.float32]:
-    """Return an activation, whose first axis is the batch."""
-    if array.dtype != np.float32 or array.ndim == 0 or len(array) != batch:
-        raise GraphError(
-            f"tensor {name!r} is {array.dtype} of shape {array.shape}, not float32 with the "
-            f"batch of {batch} first",
-            hint="leave the layer that reads it in float: --exclude, or edit the plan",
-        )
-    return array

@@ -25,18 +25,19 @@ from core.artifacts import sha256_file
 from core.progress import Progress
 from exporter.calibration.collector import Collector
 from exporter.calibration.merging import total
+from exporter.calibration.network import Network
 from exporter.calibration.statistics import Statistics
 from exporter.calibration.work import (
     CalibrationOptions,
     Cluster,
     Image,
     ImageSet,
+    Taps,
     Work,
     nothing_counted,
     share_threads,
 )
 from exporter.ray_parts import Spread, other_file, other_images, spread
-from exporter.session import Session, open_session
 
 __all__ = ["count_on_cluster"]
 
@@ -45,6 +46,7 @@ _MOST = 32  # images a part: what is lost when a worker dies
 _CHECKPOINT_SECONDS = 30.0
 
 _Part = tuple[Image, ...]
+_TapsKey = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,17 +106,17 @@ def _split(images: Sequence[Image], workers: int) -> Iterator[_Part]:
 def _count(job: _Job, part: _Part) -> Statistics:
     """Count one part: what runs on a worker."""
     workers, threads = share_threads(job.threads, len(part))
-    key = (job.model, job.start.model, job.data, job.start.taps, threads)
-    session, source = _open(*key)
-    collector = Collector(session, source, job.preprocess, job.start, workers)
+    taps = tuple(job.start.tensors), tuple(job.start.passed.items())
+    network, source = _open(job.model, job.start.model, job.data, taps, threads)
+    collector = Collector(network, source, job.preprocess, job.start, workers)
     collector.run(part, None, lambda _: None)
     return collector.statistics()
 
 
 @lru_cache(maxsize=1)
 def _open(
-    model: str, sha256: str, data: str, taps: tuple[str, ...], threads: int
-) -> tuple[Session, Source]:
+    model: str, sha256: str, data: str, taps: _TapsKey, threads: int
+) -> tuple[Network, Source]:
     """Open model and data, once in the life of a worker's process.
 
     Raises:
@@ -122,8 +124,9 @@ def _open(
     """
     if sha256_file(Path(model)) != sha256:
         raise other_file(model, sha256)
-    session = open_session(Path(model), optimize=True, threads=threads, outputs=taps)
-    return session, open_data(data, synthetic=True)
+    tensors, passed = taps
+    network = Network(Path(model), Taps(tensors, dict(passed)), threads)
+    return network, open_data(data, synthetic=True)
 
 
 def _checked(result: Statistics, part: _Part) -> Statistics:

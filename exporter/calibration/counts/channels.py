@@ -4,8 +4,8 @@ The equalization of channels (:mod:`exporter.quantization.equalize`) and the cor
 biases need to know channels apart. A channel's cells are its value's sign, exponent and first
 3 bits of the mantissa: 8 an octave from 2⁻¹⁶ to 2¹⁶, with all that is smaller in the first one
 (zeros above all) and all that is larger in the last. As in
-:mod:`exporter.calibration.counts.histogram`, counts add up exactly whatever the order, and bounds are
-extremes, so equal images give equal bytes.
+:mod:`exporter.calibration.counts.histogram`, counts add up exactly whatever the order, and bounds
+are extremes, so equal images give equal bytes.
 
 Of large planes not every value is counted (:func:`stride_of`), and of each image only a quarter of
 the channels, another one from image to image (:func:`turn_of`): to reach for the cells of a
@@ -48,8 +48,12 @@ def turns_of(plane: int) -> int:
 
 
 def turn_of(digest: str) -> int:
-    """Return with which channel an image begins, by its digest, whatever comes before it."""
-    return int(digest[:8], 16) % _TURNS
+    """Return a number that says which channels and places of an image are counted.
+
+    By its digest, whatever comes before it; modulo the number of turns, it is the channel
+    that is counted first.
+    """
+    return int(digest[:8], 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +94,14 @@ class ChannelCounts:
             return self if len(self) else other
         if len(self) != len(other):
             raise ValueError(f"{len(self)} and {len(other)} channels")
-        cells = np.union1d(self.cells, other.cells)
-        counts = np.zeros(len(cells), np.int64)
-        for part in (self, other):
-            counts[np.searchsorted(cells, part.cells)] += part.counts
+        # Both are sorted, and a stable sort of two sorted halves is their merge.
+        joined = np.concatenate([self.cells, other.cells])
+        order = np.argsort(joined, kind="stable")
+        joined = joined[order]
+        first = np.flatnonzero(np.diff(joined, prepend=-1))
+        cells = joined[first]
+        counts = np.concatenate([self.counts, other.counts])[order]
+        counts = np.add.reduceat(counts, first) if len(first) else counts
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         return ChannelCounts(cells, counts, low, high)
 

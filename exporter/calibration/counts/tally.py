@@ -14,7 +14,7 @@ from core.errors import MissingBackendError
 from exporter.calibration.counts.channels import CELLS, ChannelCounts, stride_of, turns_of
 from exporter.calibration.counts.histogram import BUCKETS, SHIFT, Histogram, every_of
 
-__all__ = ["Tally", "keep_passed"]
+__all__ = ["Tally", "keep_passed", "load_loops"]
 
 _SIGN = BUCKETS // 2
 _INF_BITS = 0x7F800000
@@ -36,12 +36,13 @@ class Tally:
 
     def __init__(self) -> None:
         try:  # loads numba, which only those who count need
-            from exporter.calibration.counts.plane_kernel import TABLES, tally
+            from exporter.calibration.counts.block_kernel import tally_blocks
+            from exporter.calibration.counts.plane_kernel import TABLES, tally_planes
         except ImportError as err:
             raise MissingBackendError(
                 f"numba cannot be imported ({err})", hint="pip install 'strata[export]'"
             ) from err
-        self._kernel = tally
+        self._in_blocks, self._in_planes = tally_blocks, tally_planes
         self._tables = _sparse_table(TABLES, BUCKETS, np.uint32)
         self._cells = np.zeros((2, 0, CELLS), np.uint16)
         self._bounds = np.zeros((0, 3), np.uint32)
@@ -54,14 +55,17 @@ class Tally:
         self._top = 0  # bits of the largest magnitude
         self._signs = False  # whether any sign bit was set, −0 included
 
-    def add(self, values: npt.NDArray[np.float32], turns: Sequence[int] = ()) -> bool:
+    def add(
+        self, values: npt.NDArray[np.float32], turns: Sequence[int] = (), *, channels: int = 0
+    ) -> bool:
         """Count an array.
 
         Args:
             values: float32, any shape; axis 1, if there is one, are channels, as many every
-                time.
-            turns: Of each image (axis 0), :func:`~exporter.calibration.counts.channels.turn_of` its
-                digest; none to count all channels of all images.
+                time. Or in blocks of channels, (N, G, P, B).
+            turns: Of each image (axis 0), :func:`~exporter.calibration.counts.channels.turn_of`
+                its digest; none to count all channels of all images.
+            channels: How many there are in the blocks; 0 for an array that is not in blocks.
 
         Returns:
             Whether all of them are finite.
@@ -71,25 +75,26 @@ class Tally:
         """
         if values.size == 0:
             return True
-        words = np.ascontiguousarray(values).view(np.uint32).reshape(_planes(values.shape))
+        shape = (len(values), channels, values.shape[2]) if channels else _planes(values.shape)
         if not self._channels_known:
-            self._make_cells(values)
-        if len(self._bounds) not in (0, words.shape[1]):
-            raise ValueError(f"{words.shape[1]} channels after {len(self._bounds)}")
-        plane = words.shape[2]
-        of_image = -(-plane // stride_of(plane)) if len(self._bounds) else 0
+            self._make_cells(shape[1] if values.ndim > 1 else 0)
+        if len(self._bounds) not in (0, shape[1]):
+            raise ValueError(f"{shape[1]} channels after {len(self._bounds)}")
+        of_image = -(-shape[2] // stride_of(shape[2])) if len(self._bounds) else 0
         at_once = _MOST_CELL // max(of_image, 1)
-        if len(words) > at_once:
-            parts = range(0, len(words), at_once)
-            finite = [self.add(values[i : i + at_once], turns[i : i + at_once]) for i in parts]
+        if shape[0] > at_once:
+            parts = [slice(i, i + at_once) for i in range(0, shape[0], at_once)]
+            finite = [self.add(values[p], turns[p], channels=channels) for p in parts]
             return all(finite)
-        self._make_room(values.size, len(words) * of_image)
-        every = every_of(words[0].size) if values.ndim > 2 else 1
-        turn = np.array(turns or [0] * len(words), np.int64)
-        sampled = (every, stride_of(plane), turns_of(plane) if turns else 1, turn)
-        signed, largest, smallest = self._kernel(
-            words, self._tables, SHIFT, self._cells, self._bounds, sampled
-        )
+        self._make_room(math.prod(shape), shape[0] * of_image)
+        words = np.ascontiguousarray(values).view(np.uint32)
+        sampled = _sampled(shape, turns, whole=values.ndim <= 2)
+        room = self._tables, self._cells, self._bounds, sampled
+        if channels:
+            found = self._in_blocks(words, channels, *room)
+        else:
+            found = self._in_planes(words.reshape(shape), *room)
+        signed, largest, smallest = map(int, found)
         # Bits of positive floats order as the floats do; of negative ones the other way.
         self._maximum = max(self._maximum, _float(signed if signed >= 0 else smallest))
         self._minimum = min(self._minimum, _float(largest if largest >> 31 else smallest))
@@ -105,10 +110,9 @@ class Tally:
         """Return the same, channel by channel."""
         return self._channels + self._in_cells()
 
-    def _make_cells(self, values: npt.NDArray[np.float32]) -> None:
+    def _make_cells(self, channels: int) -> None:
         """Make room for the channels of the first array."""
         self._channels_known = True
-        channels = values.shape[1] if values.ndim > 1 else 0
         if 0 < channels <= _MOST_CHANNELS:
             self._cells = _sparse_table(2 * channels, CELLS, np.uint16).reshape(2, channels, CELLS)
             self._bounds = np.empty((channels, 3), np.uint32)
@@ -164,6 +168,33 @@ def keep_passed(values: npt.NDArray[np.float32], passed: npt.NDArray[np.float32]
     from exporter.calibration.counts.plane_kernel import keep_where
 
     keep_where(values.reshape(-1), np.ascontiguousarray(passed).reshape(-1))
+
+
+def load_loops() -> None:
+    """Load the compiled loops, which takes a moment, before they are needed.
+
+    Raises:
+        MissingBackendError: numba is not installed.
+    """
+    ones = np.ones((1, 1, 1, 16), np.float32)
+    Tally().add(ones, [0])
+    Tally().add(ones, [0], channels=16)
+    keep_passed(ones, ones)
+
+
+def _sampled(shape: tuple[int, int, int], turns: Sequence[int], *, whole: bool) -> Any:
+    """Return which values are counted, as the compiled loops are told it.
+
+    Args:
+        shape: Images, channels, values of a channel.
+        turns: Of each image; none to count all its channels.
+        whole: Whether every value of an image is counted.
+    """
+    images, channels, plane = shape
+    every = 1 if whole else every_of(channels * plane)
+    spread = turns_of(plane) if turns else 1
+    turn = np.array(turns or [0] * images, np.int64)
+    return np.int64(every), np.int64(stride_of(plane)), np.int64(spread), turn
 
 
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
