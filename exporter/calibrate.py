@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from core.progress import Progress, silent
@@ -21,8 +22,8 @@ from exporter.calibration.work import (
     CalibrationOptions,
     ImageSet,
     Taps,
+    count_workers,
     plan_work,
-    share_threads,
 )
 
 __all__ = ["calibrate"]
@@ -61,15 +62,15 @@ def calibrate(
         work = plan_work(model, data, taps, options)
         return count_on_cluster(model, data, work, options, progress)
     cpus = options.threads or len(os.sched_getaffinity(0))
-    workers, threads = share_threads(cpus, -(-len(data.indices) // options.shard[1]))
+    workers = count_workers(cpus, -(-len(data.indices) // options.shard[1]))
     with ThreadPoolExecutor(1, "strata-open") as pool:
         # ONNX Runtime needs no Python to open a network: all else is made ready meanwhile.
-        opening = pool.submit(Network, model, taps, threads)
+        opening = pool.submit(Network, model, taps)
         work = plan_work(model, data, taps, options)
         load_loops()
         network = opening.result()
-    collector = Collector(network, data.source, data.preprocess, work.start, workers)
     done = len(work.start.images)
-    collector.run(work.left, options.partial, lambda n: progress(done + n, work.total))
-    network.close()  # the sums need memory of their own
+    with closing(network):  # the sums need memory of their own
+        collector = Collector(network, data.source, data.preprocess, work.start, workers)
+        collector.run(work.left, options.partial, lambda n: progress(done + n, work.total))
     return collector.statistics()

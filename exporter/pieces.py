@@ -18,6 +18,8 @@ from exporter.session import Session, Shared, Tensors, open_session
 
 __all__ = ["Pieces", "reads"]
 
+_NO_TENSORS = ("Sequence", "Optional")  # in the names of operators that make or take such
+
 
 class Pieces:
     """A graph cut into pieces, each opened when it is first run; threads may run them at once.
@@ -29,6 +31,7 @@ class Pieces:
         weights: Initializers whose data lie elsewhere → that; the pieces that need one share it,
             and all pieces the memory they work in (:class:`~exporter.session.Shared`).
         threads: Threads within an operator; 0 is one for each CPU.
+        name: What messages call the model.
     """
 
     def __init__(
@@ -36,17 +39,18 @@ class Pieces:
         model: onnx.ModelProto,
         sizes: Mapping[str, int],
         limit: int,
-        *,
         weights: Mapping[str, npt.NDArray[Any]] | None = None,
+        *,
         threads: int = 0,
+        name: str = "",
     ) -> None:
         self._model = model
         self._wanted = sizes.keys()
         self._weights = {weight.name: weight for weight in model.graph.initializer}
         self._shared = weights
-        self._threads = threads
+        self._options: dict[str, Any] = {"threads": threads, "alone": False, "name": name}
         self._pieces = list(_cut(model, sizes, limit))
-        self._last = _lastreads(self._pieces)
+        self._last = _last_reads(self._pieces)
         self._opening = Lock()
         self._sessions: dict[int, Session] = {}
 
@@ -106,11 +110,11 @@ class Pieces:
             if name in self._wanted or self._last.get(name, -1) > number:
                 graph.output.add().name = name  # ONNX Runtime infers the type
         if self._shared is None:
-            return open_session(piece, threads=self._threads, alone=False)
+            return open_session(piece, **self._options)
         inside = {weight.name for weight in graph.initializer}
         weights = {name: self._shared[name] for name in self._shared if name in inside}
         shared = Shared(piece.SerializeToString(), weights)
-        return open_session(shared, threads=self._threads, alone=False)
+        return open_session(shared, **self._options)
 
 
 def _cut(
@@ -119,6 +123,7 @@ def _cut(
     """Yield the pieces; one of all nodes where something other than tensors goes between."""
     infos = (*model.graph.value_info, *model.graph.output, *model.graph.input)
     whole = any(info.type.WhichOneof("value") not in (None, "tensor_type") for info in infos)
+    whole |= any(word in node.op_type for node in model.graph.node for word in _NO_TENSORS)
     nodes: list[onnx.NodeProto] = []
     held = 0
     for node in model.graph.node:
@@ -128,10 +133,11 @@ def _cut(
             nodes, held = [], 0
         nodes.append(node)
         held += size
-    yield nodes
+    if nodes:
+        yield nodes
 
 
-def _lastreads(pieces: Sequence[Sequence[onnx.NodeProto]]) -> dict[str, int]:
+def _last_reads(pieces: Sequence[Sequence[onnx.NodeProto]]) -> dict[str, int]:
     """Return each tensor that is read → the last piece that reads it."""
     return {
         name: number

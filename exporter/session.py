@@ -39,6 +39,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 _FATAL_ONLY = 4  # ONNX Runtime's severities: 0 verbose … 4 fatal; errors reach us as exceptions
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_LITTLE = 1 << 22  # bytes free where a file did not fit
 _WEIGHTS_BESIDE = "session.optimized_model_external_initializers_file_name"
 
 
@@ -81,9 +82,7 @@ class Session:
         errors: tuple[type[Exception], ...],
         weights: Sequence[Any] = (),
     ) -> None:
-        self.inputs = tuple(
-            TensorInfo(i.name, tuple(i.shape), _dtype(i.type)) for i in native.get_inputs()
-        )
+        self.inputs = _inputs(native)
         self.outputs: tuple[str, ...] = tuple(o.name for o in native.get_outputs())
         self._native = native
         self._where = where
@@ -202,7 +201,7 @@ def open_session(
 def write_optimized(model: Path, file: Path, outputs: Sequence[str]) -> tuple[TensorInfo, ...]:
     """Write the graph that ONNX Runtime runs in place of a model: fused, laid out for this CPU.
 
-    It holds operators of ONNX Runtime's own, and is for this machine and this version of it only.
+    It holds operators of ONNX Runtime's own: only this version of it, on this machine, runs it.
 
     Args:
         model: ONNX file.
@@ -220,21 +219,24 @@ def write_optimized(model: Path, file: Path, outputs: Sequence[str]) -> tuple[Te
     options.optimized_model_filepath = str(file)
     options.add_session_config_entry(_WEIGHTS_BESIDE, f"{file.name}.data")
     with _source(model, outputs, str(model)) as source:
-        need, free = 2 * model.stat().st_size, shutil.disk_usage(file.parent).free
-        if free < need:
-            raise OutputError(
-                f"{file.parent}: {free / 1e6:.0f} MB free, and {need / 1e6:.0f} MB are needed "
-                f"for what ONNX Runtime makes of {model}",
-                hint="free some space, or point TMPDIR at another folder",
-            )
         try:
             native = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except errors as err:
+            if shutil.disk_usage(file.parent).free < _LITTLE:
+                raise OutputError(
+                    f"{model}: no room for what ONNX Runtime makes of it in {file.parent.parent}",
+                    hint="free some space, or point TMPDIR at another folder",
+                ) from err
             raise session_failure(err, str(model)) from err
-    inputs = Session(native, str(model), errors).inputs
+    inputs = _inputs(native)
     del native
     trim_heap()
     return inputs
+
+
+def _inputs(native: Any) -> tuple[TensorInfo, ...]:
+    """Return what a session must be fed."""
+    return tuple(TensorInfo(i.name, tuple(i.shape), _dtype(i.type)) for i in native.get_inputs())
 
 
 def _options(ort: Any, model: object, *, optimize: bool, threads: int) -> Any:

@@ -37,21 +37,22 @@ def readable(
     if isinstance(model, bytes) or external:  # weights elsewhere are found from bytes alone
         yield (model if isinstance(model, bytes) else _bytes(model)) + tail
         return
-    with tempfile.NamedTemporaryFile(prefix="strata-", suffix=".onnx") as file:
+    with tempfile.TemporaryDirectory(prefix="strata-") as folder:
+        file = Path(folder, "model.onnx")
         try:
-            if isinstance(model, Path):
-                with model.open("rb") as original:
-                    shutil.copyfileobj(original, file)
-            else:
-                file.write(_bytes(model))
-            file.write(tail)
-            file.flush()
+            with file.open("wb") as copy:
+                if isinstance(model, Path):
+                    with model.open("rb") as original:
+                        shutil.copyfileobj(original, copy)
+                else:
+                    copy.write(_bytes(model))
+                copy.write(tail)
         except OSError as err:
             raise OutputError(
                 f"{where}: no room for a copy in {tempfile.gettempdir()} ({err.strerror})",
                 hint="free some space, or point TMPDIR at another folder",
             ) from err
-        yield file.name
+        yield str(file)
 
 
 def _appended(graph: onnx.GraphProto, outputs: Sequence[str], where: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from test_statistics import Arrays
 
 from calib_data.sources import array_digest
-from core.errors import CalibrationError, OutputError
+from core.errors import CalibrationError, GraphError, InputError, OutputError, StrataError
 from exporter import session
 from exporter.calibrate import calibrate
 from exporter.calibration import collector
@@ -18,7 +18,7 @@ from exporter.calibration.blocks import Found, find_tensors, images_apart, keep_
 from exporter.calibration.counts.tally import Tally
 from exporter.calibration.network import Network
 from exporter.calibration.work import CalibrationOptions, ImageSet, Taps
-from exporter.session import open_session
+from exporter.session import open_session, write_optimized
 
 # Widths that fill no block, a depthwise and a grouped convolution, a join, a sum, and tensors that
 # operators without blocks read.
@@ -79,7 +79,7 @@ def own(network, images):
 @pytest.mark.parametrize("passed", [{}, {"s2": "r2"}])
 def test_every_bit_is_that_of_the_plain_network(tmp_path, size, passed):
     path = net(tmp_path / "net.onnx", size=size)
-    network = Network(path, Taps(TENSORS, passed), 1)
+    network = Network(path, Taps(TENSORS, passed))
     for image in IMAGES[:, None]:
         found = own(network, image)
         assert set(found) == set(TENSORS)
@@ -91,7 +91,7 @@ def test_every_bit_is_that_of_the_plain_network(tmp_path, size, passed):
 
 
 def test_images_that_run_together_are_what_they_are_alone(tmp_path):
-    network = Network(net(tmp_path / "net.onnx"), Taps(IN_BLOCKS), 1)
+    network = Network(net(tmp_path / "net.onnx"), Taps(IN_BLOCKS))
     if not any(activation.channels for _, activation in network.run(IMAGES[:1])):
         assert network.together == 1  # a CPU without blocks
         return
@@ -103,18 +103,22 @@ def test_images_that_run_together_are_what_they_are_alone(tmp_path):
 
 
 def test_large_images_run_one_at_a_time(tmp_path):
-    network = Network(net(tmp_path / "net.onnx", size=900), Taps(("r0",)), 1)
+    network = Network(net(tmp_path / "net.onnx", size=900), Taps(("r0",)))
     assert network.together == 1
 
 
 def test_one_at_a_time_where_they_could_change_each_other(tmp_path):
-    assert Network(net(tmp_path / "net.onnx"), Taps(("r0", "y")), 1).together == 1
+    assert Network(net(tmp_path / "net.onnx"), Taps(("r0", "y"))).together == 1
 
 
 def nodes(body):
     domains = '"" : 17, "com.microsoft.nchwc" : 1, "com.example" : 1'
     head = f"<ir_version: 8, opset_import: [{domains}]> g (float[N,4] x) => (float[N,4] y)"
-    return onnx.parser.parse_model(f"{head} {{ {body} }}").graph
+    graph = onnx.parser.parse_model(f"{head} {{ {body} }}").graph
+    shapes = {"one": (1, 4), "row": (4,), "rows": (2, 4), "cube": (1, 1, 4)}
+    for name, shape in shapes.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    return graph
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,14 @@ def nodes(body):
         ("y = Flatten<axis=0>(x)", False),
         ("y = com.microsoft.nchwc.Conv(x, w)", True),
         ("y = Gemm(x, w)", False),
+        ("y = Max(x, x)", False),  # of 0 and -0 now one, now the other
+        ("y = Add(x, x)", True),
+        ("y = Mul(x, one)", True),
+        ("y = Mul(x, row)", True),
+        ("y = Mul(x, rows)", False),  # a row for each image
+        ("y = Mul(x, cube)", False),
+        ("a = com.microsoft.nchwc.Conv(x, w) y = Add(x, a)", False),  # of another rank
+        ("a = Relu(x) y = Add(x, a)", False),  # of a rank that nothing says
         ("y = com.example.Relu(x)", False),
     ],
 )
@@ -199,14 +211,140 @@ def test_the_first_image_is_blamed_whatever_runs_with_it(tmp_path, monkeypatch, 
 def test_no_copy_of_the_model_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     Path(tempfile.tempdir).mkdir()
-    network = Network(net(tmp_path / "net.onnx"), Taps(TENSORS), 1)
+    network = Network(net(tmp_path / "net.onnx"), Taps(TENSORS))
     own(network, IMAGES[:1])
     assert list(Path(tempfile.tempdir).iterdir()) == []
     network.close()
 
 
-def test_no_room_for_a_copy_of_the_model(tmp_path, monkeypatch):
-    path = net(tmp_path / "net.onnx")
+def test_no_room_for_what_onnx_runtime_makes_of_it(tmp_path, monkeypatch):
+    path, nowhere = net(tmp_path / "net.onnx"), tmp_path / "a folder"
+    nowhere.mkdir()
+    with pytest.raises(GraphError):
+        write_optimized(path, nowhere, ["r0"])
     monkeypatch.setattr(session.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(OutputError, match=r"0 MB free"):
-        Network(path, Taps(TENSORS), 1)
+    with pytest.raises(OutputError, match=r"no room for what"):
+        write_optimized(path, nowhere, ["r0"])
+
+
+def saved(path, body, head="float[N,3,8,8] x", **shapes):
+    """Write a network; (C,) and larger weights are random."""
+    text = f'<ir_version: 8, opset_import: ["" : 17]> net ({head}) => (float[N,K] y) {{ {body} }}'
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(1)
+    for name, shape in shapes.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, path)
+    return path
+
+
+PHOTOS = np.random.default_rng(4).normal(size=(6, 3, 8, 8)).astype(np.float32)
+
+
+def counted(path, tensors, passed=None, images=PHOTOS, threads=2):
+    data = ImageSet(Arrays(images), np.arange(len(images)), None)
+    taps = Taps(tuple(tensors), passed or {})
+    return calibrate(path, data, taps, CalibrationOptions(threads=threads))
+
+
+def test_a_mask_may_wait_for_a_mask_of_its_own(tmp_path):
+    """The stream of a residual network: each ReLU masks what the one before it let through."""
+    body = """s = Conv(x, u) m = Conv(x, v) a = Add(m, s) r = Relu(a)
+              n = Conv(x, w) b = Add(n, r) t = Relu(b) y = ReduceMean<axes=[2,3],keepdims=0>(t)"""
+    shapes = dict.fromkeys("uvw", (8, 3, 1, 1))
+    path = saved(tmp_path / "net.onnx", body, **shapes)
+    found = counted(path, ["s", "r"], {"s": "r", "r": "t"})
+    for name, mask in (("s", "r"), ("r", "t")):
+        tally = Tally()
+        for image in PHOTOS[:, None]:
+            made = plain(path, image, ["s", "r", "t"])
+            tally.add(np.where(made[mask] != 0, made[name], 0).astype(np.float32))
+        np.testing.assert_array_equal(found.tensors[name].counts, tally.histogram().counts)
+        assert found.tensors[name].minimum == tally.histogram().minimum
+
+
+def test_only_the_input_is_counted(tmp_path):
+    path = saved(tmp_path / "net.onnx", "c = Conv(x, w) y = Flatten(c)", w=(4, 3, 8, 8))
+    assert counted(path, ["x"]).tensors["x"].count == PHOTOS.size
+
+
+def test_weights_of_a_branch(tmp_path):
+    """Those over a kilobyte lie beside what ONNX Runtime writes, like all others."""
+    body = """c = Conv(x, w) r = Relu(c) z = Flatten(r) y = If(flag) <
+        then_branch = one () => (float[N,K] p) { p = Gemm(z, m) },
+        else_branch = two () => (float[N,K] q) { q = Identity(z) }>
+        """
+    path = saved(tmp_path / "net.onnx", body, w=(8, 3, 1, 1), m=(512, 3))
+    model = onnx.load(path)
+    branch = model.graph.node[-1].attribute[0].g
+    weight = next(w for w in model.graph.initializer if w.name == "m")
+    branch.initializer.append(weight)
+    model.graph.initializer.remove(weight)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "flag"))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("flag", 9, []))
+    onnx.save(model, path)
+    found = counted(path, ["r", "y"])
+    made = [plain(path, image, ["y"])["y"] for image in PHOTOS[:, None]]
+    assert found.tensors["y"].maximum == max(y.max() for y in made)
+
+
+def test_sequences_go_from_node_to_node(tmp_path):
+    body = """r = Relu(x) q = SplitToSequence<axis=1>(r) t = ConcatFromSequence<axis=1>(q)
+              y = Flatten(t)"""
+    path = saved(tmp_path / "net.onnx", body)
+    assert counted(path, ["r", "t"]).tensors["t"].count == PHOTOS.size
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_images_of_other_sizes(tmp_path, threads):
+    class Ragged(Arrays):
+        def digest(self, index):
+            return f"{index:064x}"
+
+    images = [PHOTOS[0], PHOTOS[1, :, :, :5], *PHOTOS[2:]]
+    data = ImageSet(Ragged(images), np.arange(6), None)
+    options = CalibrationOptions(threads=threads)
+    fixed = saved(tmp_path / "fixed.onnx", "r = Relu(x) y = Flatten(r)")
+    with pytest.raises(InputError, match=r"N×3×8×8, fed float32 1×3×8×5"):
+        calibrate(fixed, data, ["r"], options)
+    body = "r = Relu(x) y = ReduceMean<axes=[2,3],keepdims=0>(r)"
+    free = saved(tmp_path / "free.onnx", body, "float[N,3,H,W] x")
+    found = calibrate(free, data, ["x", "r"], options)
+    assert found.tensors["r"].count == sum(image.size for image in images)
+    four = saved(tmp_path / "four.onnx", body, "float[4,3,H,W] x")
+    with pytest.raises(InputError, match=r"image 0: of another size"):
+        calibrate(four, data, ["x", "r"], options)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("bad", ["first", "last"])
+def test_the_first_image_is_blamed_whatever_is_wrong_with_the_others(tmp_path, threads, bad):
+    class Broken(Arrays):
+        def digest(self, index):
+            return f"{index:064x}"
+
+        def tensor(self, index, spec):
+            if index == (0 if bad == "last" else 5):
+                raise InputError("cannot be read", hint="")
+            return super().tensor(index, spec)
+
+    images = PHOTOS.copy()
+    images[0 if bad == "first" else 5, 0, 0, 0] = np.inf
+    data = ImageSet(Broken(images), np.arange(6), None)
+    path = saved(tmp_path / "net.onnx", "r = Relu(x) y = Flatten(r)")
+    with pytest.raises(StrataError) as caught:
+        calibrate(path, data, ["x", "r"], CalibrationOptions(threads=threads))
+    assert isinstance(caught.value, CalibrationError if bad == "first" else InputError)
+
+
+def test_what_is_not_counted_takes_memory_too(tmp_path):
+    body = "c = Conv(x, w) r = Relu(c) y = ReduceMean<axes=[2,3],keepdims=0>(r)"
+    path = saved(tmp_path / "net.onnx", body, "float[N,3,900,900] x", w=(16, 3, 1, 1))
+    assert Network(path, Taps(("y",))).together == 1
+
+
+def test_a_tensor_that_is_never_made_is_told(tmp_path):
+    path = saved(tmp_path / "net.onnx", "k = Relu(w) c = Add(x, k) y = Flatten(c)", w=(1, 3, 8, 8))
+    with pytest.raises(GraphError, match=r"'k' does not depend on the images"):
+        counted(path, ["k", "c"])

@@ -193,7 +193,7 @@ def reworded(path, old, new):
         lambda p: p.write_bytes(b"PK\x03\x04 nonsense"),
         lambda p: p.write_bytes(p.read_bytes().replace(b"counts", b"cuonts")),
         lambda p: rewritten(p, "header.json", lambda _: b"[1]"),
-        lambda p: reworded(p, b'"version": 1', b'"version": 9'),
+        lambda p: reworded(p, b'"version": 2', b'"version": 1'),
         lambda p: reworded(p, b'"x"', b'"x", "z"'),
         lambda p: reworded(p, b'"images_sha256": "', b'"images_sha256": "0'),
         lambda p: rewritten(p, "counts.npy", lambda a: a[:-8] + bytes(8)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
-from core.errors import CalibrationError, StrataError
+from core.errors import CalibrationError, GraphError, InputError, StrataError
 from exporter.calibration.counts.channels import ChannelCounts, turn_of
 from exporter.calibration.counts.histogram import Histogram
 from exporter.calibration.counts.tally import Tally, keep_passed
@@ -28,7 +28,7 @@ from exporter.session_memory import trim_heap
 __all__ = ["Collector"]
 
 _CHECKPOINT_SECONDS = 60.0
-_JOBS = 4  # a thread, at least
+_JOBS = 4  # for each thread, at least
 
 _Tallies = dict[str, Tally]
 _Sum = TypeVar("_Sum")
@@ -141,7 +141,7 @@ class Collector:
         while (job := queue.take()) is not None:
             position, images = job
             try:
-                records = self._counted(images, tallies)
+                records = self._count(images, tallies)
             except StrataError as err:
                 queue.fail(position, err)
                 return
@@ -152,28 +152,50 @@ class Collector:
                 self._records += records
                 report(len(self._records))
 
-    def _counted(self, images: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
-        """Count images; blame the first that has something to blame, whatever runs with it."""
-        try:
-            return self._count(images, tallies)
-        except CalibrationError:
-            for image in images[:-1]:
-                self._count([image], {name: Tally() for name in tallies})
-            raise
-
     def _count(self, wanted: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
         """Run the network on images and count its activations."""
+        try:
+            return self._run(wanted, tallies)
+        except StrataError:
+            if len(wanted) > 1:  # blame the first that has something to blame, by itself
+                for image in wanted:
+                    self._run([image], {name: Tally() for name in tallies})
+            raise
+
+    def _run(self, wanted: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
+        """Do the same, and blame any of them."""
         digests, indices = zip(*wanted, strict=True)
-        images = np.stack([self._source.tensor(index, self._preprocess) for index in indices])
-        size = max(self._network.batch, len(indices))  # filled up, and left out below
-        full = images if size == len(indices) else images[np.arange(size) % len(indices)]
+        images = [self._source.tensor(index, self._preprocess) for index in indices]
+        for image in images:
+            self._network.check(image)
+        if len({image.shape for image in images}) > 1:
+            return self._run_apart(wanted, tallies)
+        size = max(self._network.batch, len(images))  # filled up, and left out below
+        batch = np.stack([images[i % len(images)] for i in range(size)])
         turns = [turn_of(digest) for digest in digests]
-        for name, activation in self._passed(self._network.run(full)):
-            if name in tallies:
-                own = activation.of(len(indices))
+        left = set(tallies)
+        for name, activation in self._passed(self._network.run(batch)):
+            if name in left:
+                left.remove(name)
+                own = activation.of(len(images))
                 if not tallies[name].add(own.values, turns, channels=own.channels):
                     raise self._not_finite(name, own, indices)
+        if left:
+            raise GraphError(
+                f"tensor {min(left)!r} does not depend on the images: ONNX Runtime never makes it",
+                hint="leave the layer that reads it in float: --exclude, or run strata optimize",
+            )
         return [record_image(digest, image) for digest, image in zip(digests, images, strict=True)]
+
+    def _run_apart(self, wanted: Sequence[Image], tallies: _Tallies) -> list[ImageRecord]:
+        """Run images of different sizes, one after the other."""
+        if self._network.batch > 1:
+            raise InputError(
+                f"{self._source.where(wanted[0][1])}: of another size than the next images, and "
+                f"the network takes {self._network.batch} at once",
+                hint="give a crop: strata calibrate --preprocess resize=…,crop=…",
+            )
+        return [record for image in wanted for record in self._run([image], tallies)]
 
     def _passed(
         self, activations: Iterator[tuple[str, Activation]]
@@ -182,13 +204,13 @@ class Collector:
         passed = self._start.passed
         waiting: dict[str, Activation] = {}  # for what that ReLU makes
         for name, activation in activations:
-            if name in passed:
-                waiting[name] = activation
-                continue
             for other in [other for other in waiting if passed[other] == name]:
                 keep_passed(waiting[other].values, activation.values)
                 yield other, waiting.pop(other)
-            yield name, activation
+            if name in passed:
+                waiting[name] = activation
+            else:
+                yield name, activation
 
     def _not_finite(
         self, name: str, activation: Activation, indices: Sequence[int]

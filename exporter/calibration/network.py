@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ import onnx
 from core.errors import GraphError
 from exporter.calibration.blocks import find_tensors, images_apart, keep_needed
 from exporter.calibration.work import Taps
+from exporter.external_data import load_external_data
 from exporter.pieces import Pieces
 from exporter.session import (
     TensorInfo,
@@ -35,7 +36,7 @@ __all__ = ["Activation", "Network"]
 
 _PIECE_BYTES = 1 << 23  # what is made before it is counted; half or double is no faster
 _MOST_TOGETHER = 16  # images
-_UNKNOWN_BYTES = 1 << 24  # reckoned with for a tensor of unknown shape
+_UNKNOWN = 1 << 24  # bytes, more than a piece makes: a tensor of unknown shape is one of its own
 
 _Array = npt.NDArray[Any]
 
@@ -72,15 +73,17 @@ class Activation:
 class Network:
     """A float network that returns its inner tensors as it makes them; threads may run it at once.
 
+    Every operator runs in one thread: some sum in another order in more.
+
     Args:
         model: ONNX file.
         taps: What to return.
-        threads: Threads within an operator.
 
     Attributes:
         input: The one that takes images, (N, C, H, W).
         batch: Images that a run must take; 0 when it takes any number.
-        together: Images that a run takes best; they do not change what is made of each other.
+        together: Images that a run takes at most, to be quick and small; they do not change what
+            is made of each other.
 
     Raises:
         GraphError: It does not take one batch of images, or ONNX Runtime cannot run it.
@@ -89,43 +92,53 @@ class Network:
         OutputError: No room for temporary copies of the model.
     """
 
-    def __init__(self, model: Path, taps: Taps, threads: int) -> None:
+    def __init__(self, model: Path, taps: Taps) -> None:
         self._where = str(model)
-        with tempfile.TemporaryDirectory(prefix="strata-") as folder:
+        # What is mapped may outlive its name, but not on every network's disk.
+        with tempfile.TemporaryDirectory(prefix="strata-", ignore_cleanup_errors=True) as folder:
             file = Path(folder, "optimized.onnx")
-            inputs = write_optimized(model, file, taps.all)
-            self.input = _image_input(inputs)
+            self.input = _image_input(write_optimized(model, file, taps.all))
             optimized = onnx.load(file, load_external_data=False)
-            weights = dict(_mapped(optimized.graph, file.parent))
-        sizes = _sizes(optimized.graph)
+            weights = _map_weights(optimized, file)
+        graph = optimized.graph
         made = [name for name in taps.all if name != self.input.name]
-        self._found = find_tensors(optimized.graph, made, taps.passed)
+        self._found = find_tensors(graph, made, taps.passed)
         self._names = {found.name: name for name, found in self._found.items()}
-        self._input_wanted = self.input.name in taps.tensors
-        keep_needed(optimized.graph, list(self._names))
-        self.batch = _fixed(self.input.shape[0])
-        largest = max((sizes[name] for name in made), default=_PIECE_BYTES)
-        apart = not self.batch and images_apart(optimized.graph)
-        most = max(1, min(_MOST_TOGETHER, _PIECE_BYTES // largest)) if apart else 1
-        self.together = self.batch or most
-        bytes_ = {found.name: self.together * sizes[n] for n, found in self._found.items()}
-        self._pieces = Pieces(optimized, bytes_, _PIECE_BYTES, weights=weights, threads=threads)
+        self._input = self.input.name in taps.tensors, self.input.name in taps.passed
+        sizes = _sizes(graph)
+        keep_needed(graph, list(self._names))
+        size = self.input.shape[0]
+        self.batch = size if isinstance(size, int) else 0
+        # A tensor of unknown size leaves no room for another image.
+        room = _PIECE_BYTES // max([*sizes.values(), *(sizes.get(n, _UNKNOWN) for n in made), 1])
+        self.together = self.batch or max(1, min(room, _MOST_TOGETHER))
+        if not self.batch and not images_apart(graph):
+            self.together = 1
+        held = {f.name: self.together * sizes.get(n, _UNKNOWN) for n, f in self._found.items()}
+        self._pieces = Pieces(optimized, held, _PIECE_BYTES, weights, threads=1, name=self._where)
+
+    def check(self, image: npt.NDArray[np.float32]) -> None:
+        """Refuse an image, (C, H, W), that the network does not take.
+
+        Raises:
+            InputError: It has another shape or type.
+        """
+        batch = np.broadcast_to(image, (max(self.batch, 1), *image.shape))
+        check_feeds((self.input,), {self.input.name: batch}, self._where)
 
     def run(self, images: npt.NDArray[np.float32]) -> Iterator[tuple[str, Activation]]:
         """Yield each tensor that was asked for, in the order of the graph.
 
         Args:
-            images: (N, C, H, W) float32.
+            images: (N, C, H, W) float32, each as :meth:`check` wants it.
 
         Raises:
             GraphError: A node failed, or a tensor is not float32 with the images first.
-            InputError: The network takes no such images.
         """
-        feeds = {self.input.name: images}
-        check_feeds((self.input,), feeds, self._where)
-        if self._input_wanted:
-            yield self.input.name, Activation(images)
-        for part in self._pieces.run(feeds):
+        wanted, changed = self._input
+        if wanted:
+            yield self.input.name, Activation(images.copy() if changed else images)
+        for part in self._pieces.run({self.input.name: images}):
             for inner in list(part):
                 # Taken out, so that its memory serves the next piece once it is counted.
                 name = self._names[inner]
@@ -150,31 +163,42 @@ def _image_input(inputs: tuple[TensorInfo, ...]) -> TensorInfo:
     return inputs[0]
 
 
-def _fixed(size: int | str | None) -> int:
-    return size if isinstance(size, int) else 0
+def _map_weights(model: onnx.ModelProto, file: Path) -> dict[str, _Array]:
+    """Return the weights that lie beside a graph, mapped from their file.
 
-
-def _mapped(graph: onnx.GraphProto, folder: Path) -> Iterator[tuple[str, _Array]]:
-    """Yield the weights that lie beside a graph, mapped from their file; it names none any more."""
-    for weight in graph.initializer:
+    Args:
+        model: As ONNX Runtime wrote it. Names that file no more: the graph's weights are left for
+            :class:`~exporter.session.Shared` to give, those of subgraphs are read into it.
+        file: Where it was written.
+    """
+    weights: dict[str, _Array] = {}
+    for weight in model.graph.initializer:
         facts = {entry.key: entry.value for entry in weight.external_data}
         if facts:
             kind = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
             at, shape = int(facts.get("offset", 0)), tuple(weight.dims)
-            yield weight.name, np.memmap(folder / facts["location"], kind, "r", at, shape)
+            path = file.with_name(facts["location"])
+            weights[weight.name] = np.memmap(path, kind, "r", at, shape)
+            weight.data_location = onnx.TensorProto.DEFAULT
+    load_external_data(model, file)
+    for weight in model.graph.initializer:
+        if weight.name in weights:
+            weight.data_location = onnx.TensorProto.EXTERNAL
             for entry in weight.external_data:
                 if entry.key == "location":
-                    entry.value = "."  # what Shared takes for data that are given
+                    entry.value = "."
+    return weights
 
 
-def _sizes(graph: onnx.GraphProto) -> Mapping[str, int]:
-    """Return the graph's outputs → bytes of one image's."""
+def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return what is known to be a tensor → bytes of one image's; ``_UNKNOWN`` of some."""
     sizes = {}
-    for output in graph.output:
-        shape = output.type.tensor_type.shape
-        dims = [dim.dim_value for dim in shape.dim][1:]
-        known = output.type.tensor_type.HasField("shape") and 0 not in dims
-        sizes[output.name] = 4 * math.prod(dims) if known else _UNKNOWN_BYTES
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        if info.type.WhichOneof("value") == "tensor_type":
+            kind = info.type.tensor_type
+            dims = [dim.dim_value for dim in kind.shape.dim][1:]
+            known = kind.HasField("shape") and 0 not in dims
+            sizes[info.name] = 4 * math.prod(dims) if known else _UNKNOWN
     return sizes
 
 

@@ -34,8 +34,8 @@ from exporter.calibration.work import (
     ImageSet,
     Taps,
     Work,
+    count_workers,
     nothing_counted,
-    share_threads,
 )
 from exporter.ray_parts import Spread, other_file, other_images, spread
 
@@ -105,18 +105,16 @@ def _split(images: Sequence[Image], workers: int) -> Iterator[_Part]:
 
 def _count(job: _Job, part: _Part) -> Statistics:
     """Count one part: what runs on a worker."""
-    workers, threads = share_threads(job.threads, len(part))
     taps = tuple(job.start.tensors), tuple(job.start.passed.items())
-    network, source = _open(job.model, job.start.model, job.data, taps, threads)
+    network, source = _open(job.model, job.start.model, job.data, taps)
+    workers = count_workers(job.threads, len(part))
     collector = Collector(network, source, job.preprocess, job.start, workers)
     collector.run(part, None, lambda _: None)
     return collector.statistics()
 
 
 @lru_cache(maxsize=1)
-def _open(
-    model: str, sha256: str, data: str, taps: _TapsKey, threads: int
-) -> tuple[Network, Source]:
+def _open(model: str, sha256: str, data: str, taps: _TapsKey) -> tuple[Network, Source]:
     """Open model and data, once in the life of a worker's process.
 
     Raises:
@@ -125,7 +123,7 @@ def _open(
     if sha256_file(Path(model)) != sha256:
         raise other_file(model, sha256)
     tensors, passed = taps
-    network = Network(Path(model), Taps(tensors, dict(passed)), threads)
+    network = Network(Path(model), Taps(tensors, dict(passed)))
     return network, open_data(data, synthetic=True)
 
 

@@ -45,7 +45,7 @@ from exporter.calibration.image_record import ImageRecord, Origin
 __all__ = ["ImageRecord", "Statistics", "read_statistics"]
 
 _KIND = "strata activation statistics"
-_VERSION = 1
+_VERSION = 2  # 1 counted other values of large tensors
 _ARRAYS = ("image_digests", "image_means", "image_stds", *HISTOGRAM_ARRAYS)
 _NOTED = ("image_lows", "image_highs", "image_roughness")
 _LATER = (*_NOTED, *CHANNEL_ARRAYS)  # once not written; files may lack them

@@ -25,14 +25,12 @@ __all__ = [
     "ImageSet",
     "Taps",
     "Work",
+    "count_workers",
     "nothing_counted",
     "plan_work",
-    "share_threads",
 ]
 
-# A thread with an image of its own needs memory for its activations; with more CPUs than
-# this, several work on one image.
-_MOST_WORKERS = 8
+_MOST_WORKERS = 16  # each needs memory: for the tensors of a piece, and for its counts
 
 Image = tuple[str, int]  # digest, and index in the source
 
@@ -187,10 +185,9 @@ def nothing_counted(statistics: Statistics) -> Statistics:
     )
 
 
-def share_threads(threads: int, images: int) -> tuple[int, int]:
-    """Return how many images to work on at once, and the threads for each."""
-    workers = max(1, min(threads, _MOST_WORKERS, images))
-    return workers, threads // workers
+def count_workers(threads: int, images: int) -> int:
+    """Return how many threads count so many images, each with some of its own."""
+    return max(1, min(threads, _MOST_WORKERS, images))
 
 
 def _left(
