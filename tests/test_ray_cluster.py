@@ -190,4 +190,4 @@ def test_every_image_is_in_one_part(count, workers):
 
 def test_another_model_at_the_same_path_is_found_out(model, images):
     with pytest.raises(InputError, match=r"toy.onnx: on .* another file than here"):
-        ray_cluster._open(str(model), "0" * 64, str(images), tuple(TENSORS), 1)
+        ray_cluster._open(str(model), "0" * 64, str(images), (tuple(TENSORS), ()))
