@@ -19,7 +19,7 @@ from deploy.cli import cli
 from exporter.calibrate import calibrate
 from exporter.calibration import ray_cluster
 from exporter.calibration.statistics import read_statistics
-from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet
+from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet, Taps, plan_work
 from exporter.card import Card
 from exporter.onnx_file import save
 
@@ -191,3 +191,16 @@ def test_every_image_is_in_one_part(count, workers):
 def test_another_model_at_the_same_path_is_found_out(model, images):
     with pytest.raises(InputError, match=r"toy.onnx: on .* another file than here"):
         ray_cluster._open(str(model), "0" * 64, str(images), (tuple(TENSORS), ()))
+
+
+def test_a_worker_counts_what_it_was_asked_for(model, tmp_path, images):
+    """Without a cluster: what it would run of a part."""
+    source = open_data(str(images))
+    data = ImageSet(source, np.arange(COUNT), None)
+    work = plan_work(model, data, Taps(tuple(TENSORS)), CalibrationOptions())
+    job = ray_cluster._Job(str(model), absolute(str(images)), None, work.start, 1)
+    assert ray_cluster._count(job, work.left).to_bytes() == run(model, images).to_bytes()
+    other = [("0" * 64, 0)], [(source.digest(0), 1)], [*work.left, (source.digest(0), COUNT)]
+    for part in other:
+        with pytest.raises(InputError, match="read other images than are here"):
+            ray_cluster._count(job, tuple(part))
