@@ -35,8 +35,9 @@ from exporter.session import (
 __all__ = ["Activation", "Network"]
 
 _PIECE_BYTES = 1 << 23  # what is made before it is counted; half or double is no faster
+_TENSOR_BYTES = 14 << 20  # of one tensor, for all images of a run: four of a ResNet at 224×224
 _MOST_TOGETHER = 16  # images
-_UNKNOWN = 1 << 24  # bytes, more than a piece makes: a tensor of unknown shape is one of its own
+_UNKNOWN = 1 << 24  # bytes of a tensor of unknown shape: with it, images run one at a time
 
 _Array = npt.NDArray[Any]
 
@@ -109,8 +110,7 @@ class Network:
         keep_needed(graph, list(self._names))
         size = self.input.shape[0]
         self.batch = size if isinstance(size, int) else 0
-        # A tensor of unknown size leaves no room for another image.
-        room = _PIECE_BYTES // max([*sizes.values(), *(sizes.get(n, _UNKNOWN) for n in made), 1])
+        room = _TENSOR_BYTES // max([*sizes.values(), *(sizes.get(n, _UNKNOWN) for n in made), 1])
         self.together = self.batch or max(1, min(room, _MOST_TOGETHER))
         if not self.batch and not images_apart(graph):
             self.together = 1
