@@ -14,9 +14,10 @@ from core.errors import CalibrationError, GraphError, InputError, OutputError, S
 from exporter import session
 from exporter.calibrate import calibrate
 from exporter.calibration import collector
+from exporter.calibration import network as network_module
 from exporter.calibration.blocks import Found, find_tensors, images_apart, keep_needed
 from exporter.calibration.counts.tally import Tally
-from exporter.calibration.network import Network
+from exporter.calibration.network import Activation, Network
 from exporter.calibration.work import CalibrationOptions, ImageSet, Taps
 from exporter.session import open_session, write_optimized
 
@@ -348,3 +349,15 @@ def test_a_tensor_that_is_never_made_is_told(tmp_path):
     path = saved(tmp_path / "net.onnx", "k = Relu(w) c = Add(x, k) y = Flatten(c)", w=(1, 3, 8, 8))
     with pytest.raises(GraphError, match=r"'k' does not depend on the images"):
         counted(path, ["k", "c"])
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_blocks_of_any_width_are_taken_apart(monkeypatch, width):
+    monkeypatch.setattr(network_module, "_block_width", lambda: width)
+    planes = np.arange(2 * 32 * 15, dtype=np.float32).reshape(2, 32, 3, 5)
+    held = planes.reshape(2, 32 // width, width, 3, 5).transpose(0, 1, 3, 4, 2)
+    said = np.ascontiguousarray(held).reshape(planes.shape)  # as ONNX Runtime says its shape is
+    activation = Activation(network_module._in_blocks(said), channels=29)
+    for i in range(2):
+        np.testing.assert_array_equal(activation.image(i), planes[i].reshape(32, 15)[:29])
+    assert len(activation.of(1).values) == 1
