@@ -173,6 +173,7 @@ def test_only_what_is_needed_is_run():
     keep_needed(graph, ["b"])
     assert [node.op_type for node in graph.node] == ["Relu", "Sigmoid"]
     assert [output.name for output in graph.output] == ["b"]
+    assert [info.name for info in graph.value_info] == ["y"]  # its shape may say what is apart
 
 
 def test_values_behind_a_relu_that_stops_them_are_zeros_in_blocks_too(tmp_path):
@@ -339,10 +340,22 @@ def test_the_first_image_is_blamed_whatever_is_wrong_with_the_others(tmp_path, t
     assert isinstance(caught.value, CalibrationError if bad == "first" else InputError)
 
 
-def test_what_is_not_counted_takes_memory_too(tmp_path):
-    body = "c = Conv(x, w) r = Relu(c) y = ReduceMean<axes=[2,3],keepdims=0>(r)"
-    path = saved(tmp_path / "net.onnx", body, "float[N,3,900,900] x", w=(16, 3, 1, 1))
-    assert Network(path, Taps(("y",))).together == 1
+@pytest.mark.parametrize(("size", "together"), [(8, 16), (900, 1)])
+def test_what_is_not_counted_takes_memory_too(tmp_path, size, together):
+    body = "c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) y = Flatten(p)"
+    head = f"float[N,3,{size},{size}] x"
+    path = saved(tmp_path / "net.onnx", body, head, w=(16, 3, 1, 1))
+    blocks = network_module._block_width() > 1
+    assert Network(path, Taps(("p",))).together == (together if blocks else 1)
+
+
+def test_the_input_may_wait_for_a_mask(tmp_path, monkeypatch):
+    """What reads it after that reads it as it was."""
+    monkeypatch.setattr(network_module, "_PIECE_BYTES", 1)  # each node by itself
+    path = saved(tmp_path / "net.onnx", "r = Relu(x) z = Add(x, r) y = Flatten(z)")
+    found = counted(path, ["x", "z"], {"x": "r"}).tensors
+    assert found["x"].minimum == 0
+    assert found["z"].minimum == PHOTOS.min()
 
 
 def test_a_tensor_that_is_never_made_is_told(tmp_path):
