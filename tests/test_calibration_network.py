@@ -9,11 +9,9 @@ import onnx
 import pytest
 from test_statistics import Arrays
 
-from calib_data.sources import array_digest
 from core.errors import CalibrationError, GraphError, InputError, OutputError, StrataError
 from exporter import session
 from exporter.calibrate import calibrate
-from exporter.calibration import collector
 from exporter.calibration import network as network_module
 from exporter.calibration.blocks import Found, find_tensors, images_apart, keep_needed
 from exporter.calibration.counts.tally import Tally
@@ -192,20 +190,25 @@ def test_values_behind_a_relu_that_stops_them_are_zeros_in_blocks_too(tmp_path):
     np.testing.assert_array_equal(found.tensors["s2"].counts, wanted.counts)
 
 
+class InOrder(Arrays):
+    """Images that are worked through in their own order."""
+
+    def digest(self, index):
+        return f"{index:064x}"
+
+
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_first_image_is_blamed_whatever_runs_with_it(tmp_path, monkeypatch, order):
+def test_the_first_image_is_blamed_whatever_runs_with_it(tmp_path, order):
     """Of two bad images in a run, one goes bad earlier in the network."""
     path = net(tmp_path / "net.onnx", gain=100)
-    monkeypatch.setattr(collector, "_JOBS", 1)  # both in one run
     values = [1e38 * step for step in np.arange(1, 3.4, 0.1)]
     images = [np.full((3, 9, 9), value, np.float32) for value in values]
     made = [plain(path, image[None], ["r0", "r2"]) for image in images]
     finite = [tuple(bool(np.isfinite(m[name]).all()) for name in ("r0", "r2")) for m in made]
     pair = [images[finite.index((True, False))], images[finite.index((False, False))]][::order]
     blamed = ("r2", "r0")[::order][0]
-    while not array_digest(pair[0]) < array_digest(pair[1]):  # the order they are worked through
-        pair[0][0, 0, 0] *= np.float32(0.99)
-    data = ImageSet(Arrays(np.stack(pair)), np.arange(2), None)
+    source = InOrder([*pair, *IMAGES])  # by one thread, the first two in one run
+    data = ImageSet(source, np.arange(len(source)), None)
     with pytest.raises(CalibrationError, match=rf"tensor '{blamed}'.* image 0"):
         calibrate(path, data, ["r0", "r2"], CalibrationOptions(threads=1))
 
@@ -300,12 +303,8 @@ def test_sequences_go_from_node_to_node(tmp_path):
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_images_of_other_sizes(tmp_path, threads):
-    class Ragged(Arrays):
-        def digest(self, index):
-            return f"{index:064x}"
-
     images = [PHOTOS[0], PHOTOS[1, :, :, :5], *PHOTOS[2:]]
-    data = ImageSet(Ragged(images), np.arange(6), None)
+    data = ImageSet(InOrder(images), np.arange(6), None)
     options = CalibrationOptions(threads=threads)
     fixed = saved(tmp_path / "fixed.onnx", "r = Relu(x) y = Flatten(r)")
     with pytest.raises(InputError, match=r"N×3×8×8, fed float32 1×3×8×5"):
@@ -322,10 +321,7 @@ def test_images_of_other_sizes(tmp_path, threads):
 @pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("bad", ["first", "last"])
 def test_the_first_image_is_blamed_whatever_is_wrong_with_the_others(tmp_path, threads, bad):
-    class Broken(Arrays):
-        def digest(self, index):
-            return f"{index:064x}"
-
+    class Broken(InOrder):
         def tensor(self, index, spec):
             if index == (0 if bad == "last" else 5):
                 raise InputError("cannot be read", hint="")
@@ -345,8 +341,10 @@ def test_what_is_not_counted_takes_memory_too(tmp_path, size, together):
     body = "c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) y = Flatten(p)"
     head = f"float[N,3,{size},{size}] x"
     path = saved(tmp_path / "net.onnx", body, head, w=(16, 3, 1, 1))
-    blocks = network_module._block_width() > 1
-    assert Network(path, Taps(("p",))).together == (together if blocks else 1)
+    network = Network(path, Taps(("p", "r")))
+    blocks = any(found.channels for found in network._found.values())
+    assert network.together == (together if blocks else 1)
+    assert Network(path, Taps(("p",))).together == network.together
 
 
 def test_the_input_may_wait_for_a_mask(tmp_path, monkeypatch):
