@@ -20,11 +20,13 @@ from exporter.session import TensorInfo, Tensors
 __all__ = [
     "CHUNK_BYTES",
     "FLOOR_DB",
+    "UNKNOWN_BYTES",
     "CheckOptions",
     "Drive",
     "Sink",
     "TensorCheck",
     "check_tensors",
+    "image_bytes",
     "random_feed",
     "tensor_bytes",
 ]
@@ -33,7 +35,7 @@ FLOOR_DB = 100.0  # float32 rounding alone leaves 120 dB and more; a wrong weigh
 
 CHUNK_BYTES = 1 << 28  # tensors that each side makes at once
 _FREE_SIZE = 64  # pixels, for random images of a model of any size
-_UNKNOWN_BYTES = 1 << 24  # reckoned with for a tensor of unknown shape
+UNKNOWN_BYTES = 1 << 24  # reckoned with for a tensor of unknown shape
 
 Array = npt.NDArray[Any]
 Sink = Callable[[str, Array], None]
@@ -163,11 +165,20 @@ def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
         kind = infos.get(name, onnx.TypeProto())
         if kind.WhichOneof("value") not in (None, "tensor_type"):
             continue  # a sequence or an optional: no numbers of its own
-        info = kind.tensor_type
-        dims = [dim.dim_value for dim in info.shape.dim][1:]
-        known = info.HasField("shape") and 0 not in dims
-        sizes[name] = 4 * math.prod(dims) if known else _UNKNOWN_BYTES
+        sizes[name] = image_bytes(kind)
     return sizes
+
+
+def image_bytes(kind: onnx.TypeProto) -> int:
+    """Return the bytes of one image's tensor; ``UNKNOWN_BYTES`` if its shape is not known.
+
+    Args:
+        kind: Its type and shape; the first dimension is the batch.
+    """
+    info = kind.tensor_type
+    dims = [dim.dim_value for dim in info.shape.dim][1:]
+    known = info.HasField("shape") and 0 not in dims
+    return 4 * math.prod(dims) if known else UNKNOWN_BYTES
 
 
 def random_feed(inputs: Sequence[TensorInfo], *, batch: int = 2, seed: int = 0) -> Tensors:

@@ -27,7 +27,7 @@ _OWN = "com.microsoft.nchwc"
 # product: with more rows it sums in another order. Nor Max: whether 0 or −0 is the larger depends
 # on where they lie.
 _EACH = {"Add", "Clip", "Identity", "Mul", "Relu", "Sub"}
-_ALONG = {"Concat", "Flatten"}  # an axis
+_ALONG = {"Concat", "Flatten"}  # where their axis is not that of the images
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ each as ONNX Runtime itself holds it (:mod:`exporter.calibration.blocks`).
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,13 +30,13 @@ from exporter.session import (
     open_session,
     write_optimized,
 )
+from exporter.tensor_check import UNKNOWN_BYTES, image_bytes
 
 __all__ = ["Activation", "Network"]
 
 _PIECE_BYTES = 1 << 23  # what is made before it is counted; half or double is no faster
 _TENSOR_BYTES = 14 << 20  # of one tensor, for all images of a run: four of a ResNet at 224×224
 _MOST_TOGETHER = 16  # images
-_UNKNOWN = 1 << 24  # bytes of a tensor of unknown shape: with it, images run one at a time
 
 _Array = npt.NDArray[Any]
 
@@ -110,11 +109,14 @@ class Network:
         keep_needed(graph, list(self._names))
         size = self.input.shape[0]
         self.batch = size if isinstance(size, int) else 0
-        room = _TENSOR_BYTES // max([*sizes.values(), *(sizes.get(n, _UNKNOWN) for n in made), 1])
+        # A tensor of unknown shape leaves no room for a second image.
+        room = _TENSOR_BYTES // max(
+            [*sizes.values(), *(sizes.get(n, UNKNOWN_BYTES) for n in made), 1]
+        )
         self.together = self.batch or max(1, min(room, _MOST_TOGETHER))
         if not self.batch and not images_apart(graph):
             self.together = 1
-        held = {f.name: self.together * sizes.get(n, _UNKNOWN) for n, f in self._found.items()}
+        held = {f.name: self.together * sizes.get(n, UNKNOWN_BYTES) for n, f in self._found.items()}
         self._pieces = Pieces(optimized, held, _PIECE_BYTES, weights, threads=1, name=self._where)
 
     def check(self, image: npt.NDArray[np.float32]) -> None:
@@ -191,15 +193,10 @@ def _map_weights(model: onnx.ModelProto, file: Path) -> dict[str, _Array]:
 
 
 def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
-    """Return what is known to be a tensor → bytes of one image's; ``_UNKNOWN`` of some."""
-    sizes = {}
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        if info.type.WhichOneof("value") == "tensor_type":
-            kind = info.type.tensor_type
-            dims = [dim.dim_value for dim in kind.shape.dim][1:]
-            known = kind.HasField("shape") and 0 not in dims
-            sizes[info.name] = 4 * math.prod(dims) if known else _UNKNOWN
-    return sizes
+    """Return what is known to be a tensor → bytes of one image's; ``UNKNOWN_BYTES`` of some."""
+    infos = (*graph.input, *graph.value_info, *graph.output)
+    tensors = (info for info in infos if info.type.WhichOneof("value") == "tensor_type")
+    return {info.name: image_bytes(info.type) for info in tensors}
 
 
 def _rows(array: _Array, name: str, batch: int) -> npt.NDArray[np.float32]:

@@ -90,8 +90,8 @@ class CalibrationOptions:
     """How to run; nothing here changes the result but ``shard``.
 
     Attributes:
-        threads: CPUs to use, 0 for all that this process may; of each worker on a cluster,
-            0 for one.
+        threads: CPUs to use, 0 for all that this process may, at most 16; of each worker on a
+            cluster, 0 for one.
         shard: (i, n): the i-th of n parts, counted from 1.
         partial: File to keep what was done so far in, and to carry on from; None for none.
         cluster: Where to run; None for here.
