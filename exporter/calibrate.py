@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+from core.artifacts import sha256_file
 from core.progress import Progress, silent
 from exporter.calibration.collector import Collector
 from exporter.calibration.counts.tally import load_loops
@@ -35,6 +36,7 @@ def calibrate(
     tensors: Sequence[str] | Taps,
     options: CalibrationOptions | None = None,
     *,
+    sha256: str = "",
     progress: Progress = silent,
 ) -> Statistics:
     """Collect statistics of ``tensors`` over images.
@@ -45,6 +47,7 @@ def calibrate(
         tensors: Names of float32 tensors whose first axis is the batch; or these, and which of
             their values count.
         options: Where to run, threads, shard, where to carry on from.
+        sha256: Of the model's file, where it is known already.
         progress: Told of each image, by the thread that ran it; of each part, on a cluster.
 
     Raises:
@@ -56,17 +59,18 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     taps = tensors if isinstance(tensors, Taps) else Taps(tuple(dict.fromkeys(tensors)))
+    sha256 = sha256 or sha256_file(model)
     if options.cluster is not None:
         from exporter.calibration.ray_cluster import count_on_cluster
 
-        work = plan_work(model, data, taps, options)
+        work = plan_work(sha256, data, taps, options)
         return count_on_cluster(model, data, work, options, progress)
     cpus = options.threads or len(os.sched_getaffinity(0))
     workers = count_workers(cpus, -(-len(data.indices) // options.shard[1]))
     with ThreadPoolExecutor(1, "strata-open") as pool:
         # ONNX Runtime needs no Python to open a network: all else is made ready meanwhile.
         opening = pool.submit(Network, model, taps)
-        work = plan_work(model, data, taps, options)
+        work = plan_work(sha256, data, taps, options)
         load_loops()
         network = opening.result()
     done = len(work.start.images)

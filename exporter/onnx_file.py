@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 
-from core.artifacts import regular, write_bytes
+from core.artifacts import write_bytes
 from core.errors import GraphError, InputError
 from exporter.card import KEY_PREFIX, Card
 from exporter.external_data import load_external_data
+from exporter.model_file import ModelFile, read_model_file
 
-__all__ = ["Card", "card_of", "check", "load", "save", "set_card"]
-
-# A protobuf message holds at most 2 GiB; above that ONNX keeps weights in other files.
-_LIMIT_BYTES = 2**31 - 1
+__all__ = ["Card", "card_of", "check", "load", "parse", "save", "set_card"]
 
 
 def load(path: Path) -> onnx.ModelProto:
     """Read an ONNX file, its external weights included.
 
     Raises:
-        InputError: Missing, unreadable, truncated, not ONNX, without nodes, or with weights
-            that are missing or outside the model's folder.
+        InputError: As :func:`~exporter.model_file.read_model_file`, and as :func:`parse`.
     """
-    data = _read(path)
+    return parse(read_model_file(path))
+
+
+def parse(file: ModelFile) -> onnx.ModelProto:
+    """Return the model in an ONNX file, its external weights included.
+
+    Raises:
+        InputError: Truncated, not ONNX, without nodes, or with weights that are missing or
+            outside the model's folder.
+    """
+    path, data = file.path, file.data
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -114,34 +124,29 @@ def set_card(model: onnx.ModelProto, card: Card) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > _LIMIT_BYTES:
-            raise InputError(
-                f"{path}: {size} bytes; one ONNX file holds at most 2 GiB",
-                hint="save it with external data: onnx.save(…, save_as_external_data=True)",
-            )
-        return regular(path).read_bytes()
-    except OSError as err:
-        raise InputError(
-            f"{path}: cannot be read ({err.strerror})",
-            hint="check the path; strata export writes such a file",
-        ) from err
-
-
 def _no_text(message: Message) -> bytes | None:
     """Return the first text that is none: protobuf hands out the bytes of what is not UTF-8."""
-    for field, value in message.ListFields():
-        if field.cpp_type not in (field.CPPTYPE_STRING, field.CPPTYPE_MESSAGE):
+    for name, is_text in _texts(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, Message) and not message.HasField(name):
             continue
         many = not isinstance(value, str | bytes | Message)
         for item in value if many else (value,):
-            if field.type == field.TYPE_STRING and isinstance(item, bytes):
+            if is_text and isinstance(item, bytes):
                 return item
             if isinstance(item, Message) and (found := _no_text(item)) is not None:
                 return found
     return None
+
+
+@cache
+def _texts(kind: Any) -> tuple[tuple[str, bool], ...]:
+    """Return the fields of a kind of message that hold text, or messages that may; and which.
+
+    Not those of bytes: to look at a weight is to copy it.
+    """
+    text, inner = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE
+    return tuple((f.name, f.type == text) for f in kind.fields if f.type in (text, inner))
 
 
 def _to_bytes(model: onnx.ModelProto) -> bytes:

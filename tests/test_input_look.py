@@ -213,12 +213,16 @@ def test_roughness_of_known_images():
     assert record_image("0", np.float32([[[1], [2]]])).roughness == 0.0
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
-def test_a_record_is_that_of_the_image(seed, height, width):
-    image = np.random.default_rng(seed).normal(size=(3, height, width)).astype(np.float32)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 40), st.floats(-1e4, 1e4))
+def test_a_record_is_that_of_the_image(seed, height, width, level):
+    image = np.random.default_rng(seed).normal(level, size=(3, height, width)).astype(np.float32)
     record = record_image("0", image)
-    np.testing.assert_allclose(record.mean, image.mean(axis=(1, 2), dtype=float), atol=1e-12)
-    np.testing.assert_allclose(record.std, image.std(axis=(1, 2), dtype=float), atol=1e-12)
+    exact = image.astype(np.float64)
+    np.testing.assert_allclose(record.mean, exact.mean(axis=(1, 2)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(record.std, exact.std(axis=(1, 2)), rtol=1e-9, atol=1e-12)
+    if image.size > 3:
+        steps = sum(np.square(np.diff(exact)).mean(axis=(1, 2))) if width > 1 else 0.0
+        assert record.roughness == pytest.approx(steps / (2 * sum(exact.var(axis=(1, 2)))))
     assert record.low == tuple(image.min(axis=(1, 2)).tolist())
     assert record.high == tuple(image.max(axis=(1, 2)).tolist())
 

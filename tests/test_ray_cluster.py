@@ -14,6 +14,7 @@ from test_statistics import TENSORS, toy
 
 from calib_data.open import absolute, open_data
 from calib_data.preprocess import PRESETS
+from core.artifacts import sha256_file
 from core.errors import CalibrationError, InputError, MissingBackendError
 from deploy.cli import cli
 from exporter.calibrate import calibrate
@@ -197,7 +198,7 @@ def test_a_worker_counts_what_it_was_asked_for(model, tmp_path, images):
     """Without a cluster: what it would run of a part."""
     source = open_data(str(images))
     data = ImageSet(source, np.arange(COUNT), None)
-    work = plan_work(model, data, Taps(tuple(TENSORS)), CalibrationOptions())
+    work = plan_work(sha256_file(model), data, Taps(tuple(TENSORS)), CalibrationOptions())
     job = ray_cluster._Job(str(model), absolute(str(images)), None, work.start, 1)
     assert ray_cluster._count(job, work.left).to_bytes() == run(model, images).to_bytes()
     other = [("0" * 64, 0)], [(source.digest(0), 1)], [*work.left, (source.digest(0), COUNT)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from deploy.cli.spread_options import ray_option, shard_option
 from deploy.cli.stage import OUTPUT, Stage
 from deploy.cli.warnings import warn_of
 from deploy.images import ImageRequest, open_images
+from exporter.model_file import ModelFile, read_model_file
 
 if TYPE_CHECKING:
     from exporter.calibration.statistics import Statistics
@@ -80,21 +82,24 @@ def command(
     What reaches the network is looked at too: a warning on stderr says what is wrong with it.
     The default --data serves networks for Fashion-MNIST only; others name theirs.
     """
-    try:
-        import exporter.onnx_file  # noqa: F401 - asked for below, and said here when it has no onnx
-        from exporter.calibrate import calibrate
-        from exporter.calibration.input_look import look_at_input
-        from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet
-    except ImportError as err:
-        raise MissingBackendError(
-            f"calibrating needs a library that is not here ({err})",
-            hint="pip install 'strata[export]'",
-        ) from err
-
     started = time.monotonic()
     target = output or model.with_name("statistics.npz")
     require_outputs([target], [model])
-    tensors, card = _read_model(model, layers)
+    with ThreadPoolExecutor(1, "strata-read") as pool:  # the disk does not wait for the libraries
+        reading = pool.submit(_read, model)
+        try:
+            import exporter.quantization.placement  # noqa: F401 - asked for below, said here
+            from exporter.calibrate import calibrate
+            from exporter.calibration.input_look import look_at_input
+            from exporter.calibration.work import CalibrationOptions, Cluster, ImageSet
+        except ImportError as err:
+            raise MissingBackendError(
+                f"calibrating needs a library that is not here ({err})",
+                hint="pip install 'strata[export]'",
+            ) from err
+        file, sha256 = reading.result()
+    tensors, card = _plan(file, layers)
+    del file, reading  # else its bytes would stay in memory
     _require_data(model, card)
     images = open_images(request, {model.name: card.preprocess})
     given = preprocess_option(request.preprocess) if request.preprocess else card.preprocess
@@ -103,7 +108,7 @@ def command(
     cluster = None if address is None else Cluster(absolute(request.data), address)
     options = CalibrationOptions(threads, shard, partial, cluster)
     with progress_bar("calibrate") as bar:
-        statistics = calibrate(model, data, tensors, options, progress=bar)
+        statistics = calibrate(model, data, tensors, options, sha256=sha256, progress=bar)
     statistics.write(target)
     partial.unlink(missing_ok=True)
     look = look_at_input(statistics, part=shard != (1, 1), where=images.where)
@@ -116,15 +121,21 @@ def command(
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _text(facts))
 
 
-def _read_model(model: Path, layers: LayerRequest) -> tuple[Taps, Card]:
+def _read(model: Path) -> tuple[ModelFile, str]:
+    """Return the model's file and its SHA-256."""
+    file = read_model_file(model)
+    return file, file.sha256()
+
+
+def _plan(file: ModelFile, layers: LayerRequest) -> tuple[Taps, Card]:
     """Return the tensors to count, and what the model says of itself."""
     from exporter.calibration.work import Taps
-    from exporter.onnx_file import card_of, load
+    from exporter.onnx_file import card_of, parse
 
     gc.freeze()  # the libraries are no garbage: below, only the graph is looked at
-    graph = load(model)
+    graph = parse(file)
     plan = layers.plan_for(graph)
-    card = card_of(graph, where=str(model))
+    card = card_of(graph, where=str(file.path))
     del graph
     gc.collect()  # nodes and tensors refer to each other; their weights must not stay in memory
     return Taps(tuple(a.tensor for a in plan.activations), plan.passed), card

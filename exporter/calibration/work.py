@@ -11,7 +11,6 @@ from pathlib import Path
 from calib_data.batches import Indices
 from calib_data.preprocess import PreprocessSpec
 from calib_data.sources import Source
-from core.artifacts import sha256_file
 from core.errors import InputError
 from exporter.calibration.counts.channels import ChannelCounts
 from exporter.calibration.counts.histogram import Histogram
@@ -129,21 +128,21 @@ class Work:
         return len(self.start.images) + len(self.left)
 
 
-def plan_work(model: Path, data: ImageSet, taps: Taps, options: CalibrationOptions) -> Work:
+def plan_work(model: str, data: ImageSet, taps: Taps, options: CalibrationOptions) -> Work:
     """Say what is to be done, and what an interrupted run over the same inputs has done.
 
     Args:
-        model: ONNX file.
+        model: SHA-256 of the ONNX file.
         data: The images.
         taps: What to count of each.
         options: Shard, and where to carry on from.
 
     Raises:
-        InputError: The model or an image cannot be read, or the shard is empty.
+        InputError: An image cannot be read, or the shard is empty.
     """
     images = _shard(data, options.shard)
     start = Statistics(
-        sha256_file(model),
+        model,
         data.preprocess.to_json() if data.preprocess else "",
         (),
         {name: Histogram.empty() for name in taps.tensors},

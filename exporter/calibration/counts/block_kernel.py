@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from core.compiled import AS_WRITTEN, compiled
+from core.compiled import AS_WRITTEN, compiled, prefetch
 from exporter.calibration.counts.histogram import SHIFT
-from exporter.calibration.counts.plane_kernel import TOGETHER, count_cell, widen
+from exporter.calibration.counts.plane_kernel import TOGETHER, count_cell, fetch_cells
 
 __all__ = ["tally_blocks"]
 
 _BITS = np.uint32(SHIFT)
 _LANES = 16  # words bounded at once: a register of AVX-512, two of AVX
 _ROWS = 4 * _LANES
+_AHEAD = 8 * _ROWS  # words that are fetched ahead of the one that is bounded
 
 
 @compiled(AS_WRITTEN)
@@ -56,17 +57,17 @@ def tally_blocks(
             rows = words[image, block]
             _bound_lanes(rows.reshape(size * width), width, tops, mosts, leasts)
             for lane in range(lanes):
-                top, most, least = tops[lane], mosts[lane], leasts[lane]
-                signed, largest = max(signed, top), max(largest, most)
-                smallest = min(smallest, least)
-                if apart:
-                    widen(bounds[begin + lane], top, most, least)
-            _count_lanes(rows[(begin // TOGETHER + turn) % every :: every, :lanes], tables)
+                signed, largest = max(signed, tops[lane]), max(largest, mosts[lane])
+                smallest = min(smallest, leasts[lane])
+            due = (turn - begin) % spread if apart else lanes
             if apart:
-                for lane in range((turn - begin) % spread, lanes, spread):
-                    channel = begin + lane
-                    for i in range(0, size, stride):
-                        count_cell(rows[i, lane], cells[0, channel], cells[1, channel])
+                _widen(bounds[:, begin : begin + lanes], tops, mosts, leasts)
+            for lane in range(due, lanes, spread):
+                fetch_cells(cells, begin + lane, mosts[lane])
+            _count_lanes(rows[(begin // TOGETHER + turn) % every :: every, :lanes], tables)
+            for lane in range(due, lanes, spread):
+                for i in range(0, size, stride):
+                    count_cell(rows[i, lane], cells, begin + lane)
     return signed, largest, smallest
 
 
@@ -76,6 +77,8 @@ def _bound_lanes(flat: Any, width: Any, tops: Any, mosts: Any, leasts: Any) -> N
     tops[:], mosts[:], leasts[:] = np.int32(-(2**31)), np.uint32(0), np.uint32(2**32 - 1)
     whole = flat.size // _ROWS * _ROWS
     for i in range(0, whole, _ROWS):
+        for j in range(0, _ROWS, _LANES):
+            prefetch(flat, i + _AHEAD + j)
         for j in range(_LANES):  # vectorized, and four of a lane at once
             a, b = flat[i + j], flat[i + j + _LANES]
             c, d = flat[i + j + 2 * _LANES], flat[i + j + 3 * _LANES]
@@ -91,6 +94,15 @@ def _bound_lanes(flat: Any, width: Any, tops: Any, mosts: Any, leasts: Any) -> N
         lane = j % width
         tops[lane], mosts[lane] = max(tops[lane], tops[j]), max(mosts[lane], mosts[j])
         leasts[lane] = min(leasts[lane], leasts[j])
+
+
+@compiled(AS_WRITTEN)
+def _widen(bounds: Any, tops: Any, mosts: Any, leasts: Any) -> None:
+    """Take each lane's largest word, signed and unsigned, and its smallest into its bounds."""
+    for lane in range(bounds.shape[1]):
+        bounds[0, lane] = np.uint32(max(np.int32(bounds[0, lane]), tops[lane]))
+        bounds[1, lane] = max(bounds[1, lane], mosts[lane])
+        bounds[2, lane] = min(bounds[2, lane], leasts[lane])
 
 
 @compiled(AS_WRITTEN)

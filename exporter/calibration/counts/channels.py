@@ -15,7 +15,7 @@ channel costs more than to count in them. Bounds are of all values of all images
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ _STRIDES = (1, 3, 5, 11, 17, 31, 61, 127, 257, 509, 1021, 2053, 4093)
 _Floats = npt.NDArray[np.float64]
 
 
+@cache
 def stride_of(plane: int) -> int:
     """Return n where every n-th value of a plane of so many is counted."""
     return max(stride for stride in _STRIDES if stride * _ENOUGH <= max(plane, _ENOUGH))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ _STRIDES = (1, 3, 5, 11, 17, 31, 61, 127, 257)
 _Floats = npt.NDArray[np.float64]
 
 
+@cache
 def every_of(size: int) -> int:
     """Return n where every n-th value is counted, of an image with so many."""
     return max(stride for stride in _STRIDES if stride * _ENOUGH <= max(size, _ENOUGH))

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from core.compiled import AS_WRITTEN, compiled
+from core.compiled import AS_WRITTEN, compiled, prefetch
 from exporter.calibration.counts.channels import BASE, CELLS, COARSE
 from exporter.calibration.counts.histogram import SHIFT
 
-__all__ = ["TABLES", "TOGETHER", "count_cell", "keep_where", "tally_planes", "widen"]
+__all__ = ["TABLES", "TOGETHER", "count_cell", "fetch_cells", "keep_where", "tally_planes"]
 
 # Equal neighbours (the zeros behind a ReLU) would each wait for the store of the one before;
 # four tables in turn keep four counts of the same bucket under way.
@@ -24,6 +24,7 @@ TABLES = 4
 TOGETHER = 16  # channels that are counted at the same places; a multiple of every block's
 
 _CHUNK = 4096  # words, 16 KiB: bounded and then counted while they lie in the first cache
+_LINE = 32  # cells that a processor fetches at once, 64 bytes
 _BITS = np.uint32(SHIFT)
 
 
@@ -39,7 +40,7 @@ def tally_planes(words: Any, tables: Any, cells: Any, bounds: Any, sampled: Any)
             (2, C, CELLS) uint16, positive values first, added to in place; (2, 0, CELLS)
             for no such counts.
         bounds: Of each channel the largest word as a signed integer, and the largest and
-            the smallest as an unsigned one, (C, 3) uint32, kept up to date in place; (0, 3) for
+            the smallest as an unsigned one, (3, C) uint32, kept up to date in place; (3, 0) for
             none.
         sampled: (every, stride, spread, turns), int64 each. Counted in ``tables`` is every
             every-th place of a plane; in ``cells`` every stride-th place of every spread-th
@@ -66,13 +67,17 @@ def tally_planes(words: Any, tables: Any, cells: Any, bounds: Any, sampled: Any)
                 signed, largest = max(signed, top), max(largest, most)
                 smallest = min(smallest, least)
                 if apart:
-                    widen(bounds[channel], top, most, least)
+                    bounds[0, channel] = np.uint32(max(np.int32(bounds[0, channel]), top))
+                    bounds[1, channel] = max(bounds[1, channel], most)
+                    bounds[2, channel] = min(bounds[2, channel], least)
                 if channel == due:
-                    for i in range(0, size, stride):
-                        count_cell(plane[i], cells[0, channel], cells[1, channel])
-                    due += spread
+                    fetch_cells(cells, channel, most)
                 if every > 1:
                     _count(plane[(channel // TOGETHER + turns[image]) % every :: every], tables)
+                if channel == due:
+                    for i in range(0, size, stride):
+                        count_cell(plane[i], cells, channel)
+                    due += spread
             if every == 1:
                 _count(flat[start : start + (last - first) * size], tables)
     return signed, largest, smallest
@@ -90,14 +95,6 @@ def _bounds(plane: Any) -> Any:
 
 
 @compiled(AS_WRITTEN)
-def widen(bounds: Any, top: Any, most: Any, least: Any) -> None:
-    """Take a channel's largest word, signed and unsigned, and its smallest into its bounds."""
-    bounds[0] = np.uint32(max(np.int32(bounds[0]), top))
-    bounds[1] = max(bounds[1], most)
-    bounds[2] = min(bounds[2], least)
-
-
-@compiled(AS_WRITTEN)
 def _count(block: Any, tables: Any) -> None:
     first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     one = np.uint32(1)
@@ -112,15 +109,26 @@ def _count(block: Any, tables: Any) -> None:
 
 
 @compiled(AS_WRITTEN)
-def count_cell(word: Any, positive: Any, negative: Any) -> None:
-    """Add 1 to the cell of a word: in one of two rows, (CELLS,) uint16, by its sign."""
-    one = np.uint16(1)
-    cell: Any = np.int64((word & np.uint32(0x7FFFFFFF)) >> np.uint32(COARSE)) - BASE
-    cell = min(max(cell, 0), CELLS - 1)
-    if word >> np.uint32(31):
-        negative[cell] += one
-    else:
-        positive[cell] += one
+def fetch_cells(cells: Any, channel: Any, most: Any) -> None:
+    """Begin to fetch a channel's cells, which were last used an image ago or longer.
+
+    Args:
+        cells: (2, C, CELLS) uint16.
+        channel: Of these.
+        most: The channel's largest word: whether anything is negative.
+    """
+    for row in range(1 + (most >> np.uint32(31))):
+        for cell in range(0, CELLS, _LINE):
+            prefetch(cells[row, channel], cell)
+
+
+@compiled(AS_WRITTEN)
+def count_cell(word: Any, cells: Any, channel: Any) -> None:
+    """Add 1 to the cell of a word: in one of a channel's two rows, by its sign."""
+    # All unsigned, and no branch: an index that could be negative costs as much as the count.
+    cell: Any = (word & np.uint32(0x7FFFFFFF)) >> np.uint32(COARSE)
+    cell = min(max(cell, np.uint32(BASE)), np.uint32(BASE + CELLS - 1)) - np.uint32(BASE)
+    cells[word >> np.uint32(31), channel, cell] += np.uint16(1)
 
 
 @compiled(AS_WRITTEN)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from core.errors import MissingBackendError
 from exporter.calibration.counts.channels import CELLS, ChannelCounts, stride_of, turns_of
 from exporter.calibration.counts.histogram import BUCKETS, SHIFT, Histogram, every_of
+from exporter.calibration.image_record import record_image
 
 __all__ = ["Tally", "keep_passed", "load_loops"]
 
@@ -45,7 +46,7 @@ class Tally:
         self._in_blocks, self._in_planes = tally_blocks, tally_planes
         self._tables = _sparse_table(TABLES, BUCKETS, np.uint32)
         self._cells = np.zeros((2, 0, CELLS), np.uint16)
-        self._bounds = np.zeros((0, 3), np.uint32)
+        self._bounds = np.zeros((3, 0), np.uint32)
         self._channels_known = False
         self._pending = 0  # values in the tables, which could overflow
         self._in_cell = 0  # at most, in any cell
@@ -78,9 +79,10 @@ class Tally:
         shape = (len(values), channels, values.shape[2]) if channels else _planes(values.shape)
         if not self._channels_known:
             self._make_cells(shape[1] if values.ndim > 1 else 0)
-        if len(self._bounds) not in (0, shape[1]):
-            raise ValueError(f"{shape[1]} channels after {len(self._bounds)}")
-        of_image = -(-shape[2] // stride_of(shape[2])) if len(self._bounds) else 0
+        known = self._bounds.shape[1]
+        if known not in (0, shape[1]):
+            raise ValueError(f"{shape[1]} channels after {known}")
+        of_image = -(-shape[2] // stride_of(shape[2])) if known else 0
         at_once = _MOST_CELL // max(of_image, 1)
         if shape[0] > at_once:
             parts = [slice(i, i + at_once) for i in range(0, shape[0], at_once)]
@@ -115,8 +117,8 @@ class Tally:
         self._channels_known = True
         if 0 < channels <= _MOST_CHANNELS:
             self._cells = _sparse_table(2 * channels, CELLS, np.uint16).reshape(2, channels, CELLS)
-            self._bounds = np.empty((channels, 3), np.uint32)
-            self._bounds[:] = (1 << 31, 0, _MOST)
+            self._bounds = np.empty((3, channels), np.uint32)
+            self._bounds.T[:] = (1 << 31, 0, _MOST)
 
     def _in_tables(self) -> Histogram:
         # Only where values can have fallen: to read a page is to make the system map it.
@@ -131,7 +133,7 @@ class Tally:
         return Histogram(*joined, self._minimum, self._maximum)
 
     def _in_cells(self) -> ChannelCounts:
-        if not self._pending or not len(self._bounds):
+        if not self._pending or not self._bounds.size:
             return ChannelCounts.empty()
         if self._signs:  # of each channel the positive cells, then the negative ones
             cells = self._cells.transpose(1, 0, 2).reshape(-1)
@@ -142,7 +144,7 @@ class Tally:
             where = np.flatnonzero(cells).astype(np.int32)
             counts = cells[where]
             where += where // CELLS * CELLS
-        signed, largest, smallest = self._bounds.T
+        signed, largest, smallest = self._bounds
         high = np.where(signed >> 31, smallest, signed).astype(np.uint32).view(np.float32)
         low = np.where(largest >> 31, largest, smallest).astype(np.uint32).view(np.float32)
         return ChannelCounts(where, counts.astype(np.int64), low + 0, high + 0)
@@ -180,6 +182,7 @@ def load_loops() -> None:
     Tally().add(ones, [0])
     Tally().add(ones, [0], channels=16)
     keep_passed(ones, ones)
+    record_image("", ones[0])
 
 
 def _sampled(shape: tuple[int, int, int], turns: Sequence[int], *, whole: bool) -> Any:
